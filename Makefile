@@ -1,0 +1,70 @@
+# The front door. CI calls the same targets.
+
+PYTHON ?= python3.11
+PYTEST_ARGS ?=
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help run test check bench format clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.run-installed ## Start the daemon and a demo producer
+	$(BIN)/python deploy/demo/run.py
+
+test: $(VENV)/.dev-installed ## Run the tests; PYTEST_ARGS="-m 'not slow'" for the quick ones
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+check: $(VENV)/.dev-installed ## Lint, format, types, import rules, documents
+	@echo "== ruff check"
+	@$(BIN)/ruff check
+	@echo "== ruff format --check"
+	@$(BIN)/ruff format --check
+	@echo "== mypy"
+	@$(BIN)/mypy
+	@echo "== mypy, Python 3.10: protocol and client"
+	@$(BIN)/mypy --python-version 3.10 --follow-imports=silent protocol/src client/src
+	@echo "== basedpyright"
+	@$(BIN)/basedpyright
+	@echo "== lint-imports"
+	@$(BIN)/lint-imports --no-logo
+	@echo "== docs/check.py"
+	@$(BIN)/python docs/check.py
+
+bench: $(VENV)/.dev-installed ## Measure, and print the figures
+	$(BIN)/python -m bench
+
+format: $(VENV)/.dev-installed ## Format, and fix what ruff can fix
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean: ## Remove the environment, the caches and what was built
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf {.,protocol,client,daemon}/dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- the environment; a stamp is newer than what it was installed from
+
+$(BIN)/python:
+	@echo "== creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run-installed: requirements/run.txt pyproject.toml | $(BIN)/python
+	@echo "== installing what the daemon needs"
+	@$(PIP) install --require-hashes -r requirements/run.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+# dev.txt holds all of run.txt, at the same versions.
+$(VENV)/.dev-installed: requirements/dev.txt pyproject.toml | $(BIN)/python
+	@echo "== installing what tests, checks and benchmarks need"
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $(VENV)/.run-installed $@
