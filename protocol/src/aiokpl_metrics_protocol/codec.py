@@ -26,12 +26,17 @@ _series_decoder = Decoder(Series)
 
 _TAGS = frozenset(range(1, 6))
 
+# The tag ends here at the latest: after an array's 32-bit length and a 64-bit integer, one byte before each.
+_HEAD_BYTES = 14
+
 
 def encode(frame: Frame) -> bytes:
     """Return the datagram that carries `frame`.
 
     Raises:
         FrameTooLargeError: it would exceed `MAX_DATAGRAM_BYTES`.
+        UnicodeEncodeError: a string holds a lone surrogate.
+        OverflowError: an integer has more than 64 bits.
     """
     data = _encoder.encode(frame)
     if len(data) > MAX_DATAGRAM_BYTES:
@@ -58,7 +63,11 @@ def decode(data: bytes | bytearray | memoryview) -> Frame:
 
 
 def encode_series(series: Series) -> bytes:
-    """Return the bytes by which columns and folded sets name `series`. Sort its dimensions first."""
+    """Return the bytes by which columns and folded sets name `series`. Sort its dimensions first.
+
+    Raises:
+        UnicodeEncodeError: a string holds a lone surrogate.
+    """
     return _encoder.encode(series)
 
 
@@ -75,7 +84,7 @@ def _decode_with(decoder: "Decoder[_T]", data: bytes | bytearray | memoryview) -
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        _raise_protocol_error(error, bytes(data[:10]), framed=decoder is _frame_decoder)
+        _raise_protocol_error(error, bytes(data[:_HEAD_BYTES]), framed=decoder is _frame_decoder)
 
 
 def _raise_protocol_error(error: Exception, head: bytes, *, framed: bool) -> NoReturn:
@@ -96,7 +105,8 @@ def _has_unknown_tag(head: bytes) -> bool:
     """Tell whether the bytes begin an array whose first item is an integer that is no tag."""
     # msgpack: 0x90-0x9f an array of up to 15 items, 0xdc one with a 16-bit length, 0xdd with a 32-bit length.
     skip = 1 if head[0] & 0xF0 == 0x90 else {0xDC: 3, 0xDD: 5}.get(head[0], 0)
-    if not skip:
+    # An empty array has no tag; what follows it is something else.
+    if not skip or head[0] == 0x90 or (skip > 1 and not any(head[1:skip])):
         return False
     tag = head[skip : skip + 1]
     # 0x00-0x7f and 0xe0-0xff are small integers themselves, 0xcc-0xd3 announce one of one to eight bytes.

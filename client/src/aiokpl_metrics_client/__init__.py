@@ -1,0 +1,29 @@
+"""A thin client of aiokpl-metricsd: events cost nanoseconds, never block, never raise.
+
+Reading order: `client` (what an application calls), `instruments`, `buffers` (events by series), `encoder` (buffers ->
+frames), `transport` (frame -> socket), `sender` (the thread that does it all in the background), `sink` (the client in
+the shape of aiokpl's sinks), `statistics`.
+"""
+
+from aiokpl_metrics_protocol import MetricsLevel
+
+from aiokpl_metrics_client.client import MetricsClient
+from aiokpl_metrics_client.instruments import Counter, Gauge, Histogram, Timer
+from aiokpl_metrics_client.sink import MetricsdSink
+from aiokpl_metrics_client.statistics import ClientStatistics, DropReason, State
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ClientStatistics",
+    "Counter",
+    "DropReason",
+    "Gauge",
+    "Histogram",
+    "MetricsClient",
+    "MetricsLevel",
+    "MetricsdSink",
+    "State",
+    "Timer",
+    "__version__",
+]

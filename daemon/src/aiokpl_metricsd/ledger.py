@@ -1,0 +1,98 @@
+"""What came in and what became of it, in datagrams and events. The sums balance, or the code is wrong.
+
+    datagrams received = decoded + repeated + rejected by reason
+    events decoded     = in open windows + in closed windows + refused by reason
+
+Sinks have a ledger each, in `sink_ledger`.
+"""
+
+from aiokpl_metrics_protocol import Reason
+
+
+class Ledger:
+    """The counts of one daemon since it started.
+
+    Attributes:
+        bytes_received: of all datagrams.
+        datagrams_received: read from the socket.
+        datagrams_decoded: that became frames.
+        datagrams_repeated: whose number had been seen.
+        datagrams_rejected: by reason.
+        events_decoded: events in frames that decoded; a folded set counts as the events in it.
+        events_refused: events that broke a limit, by reason.
+        events_closed: events in windows that closed.
+        events_folded: of those decoded, the ones that came folded.
+        events_late: counted in a later window than their own.
+        events_early: counted in an earlier window than their own.
+        events_overflowed: counted in the overflow series of their name.
+        events_missing: sent by a producer, by its own numbers, and never read.
+        events_dropped_by_clients: discarded by producers, as they report it, by their word.
+        series_conflicts: series declared with another kind or unit than the one that holds.
+        clock_steps: times the wall clock jumped back by more than a window.
+    """
+
+    __slots__ = (
+        "bytes_received",
+        "clock_steps",
+        "datagrams_decoded",
+        "datagrams_received",
+        "datagrams_rejected",
+        "datagrams_repeated",
+        "events_closed",
+        "events_decoded",
+        "events_dropped_by_clients",
+        "events_early",
+        "events_folded",
+        "events_late",
+        "events_missing",
+        "events_overflowed",
+        "events_refused",
+        "series_conflicts",
+    )
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.bytes_received = 0
+        self.datagrams_received = 0
+        self.datagrams_decoded = 0
+        self.datagrams_repeated = 0
+        self.datagrams_rejected: dict[Reason, int] = {}
+        self.events_decoded = 0
+        self.events_refused: dict[Reason, int] = {}
+        self.events_closed = 0
+        self.events_folded = 0
+        self.events_late = 0
+        self.events_early = 0
+        self.events_overflowed = 0
+        self.events_missing = 0
+        self.events_dropped_by_clients: dict[str, int] = {}
+        self.series_conflicts = 0
+        self.clock_steps = 0
+
+    def reject_datagram(self, reason: Reason) -> None:
+        """Count a datagram that is refused whole."""
+        self.datagrams_rejected[reason] = self.datagrams_rejected.get(reason, 0) + 1
+
+    def refuse_events(self, reason: Reason, count: int) -> None:
+        """Count events that broke a limit."""
+        self.events_refused[reason] = self.events_refused.get(reason, 0) + count
+
+    def balance_datagrams(self) -> int:
+        """Return received less the rest: 0."""
+        rejected = sum(self.datagrams_rejected.values())
+        return self.datagrams_received - self.datagrams_decoded - self.datagrams_repeated - rejected
+
+    def balance_events(self, events_open: int) -> int:
+        """Return decoded less the rest, given the events in open windows: 0."""
+        return self.events_decoded - events_open - self.events_closed - sum(self.events_refused.values())
+
+    def as_dict(self) -> dict[str, int | dict[str, int]]:
+        """Return every count by its name; those by reason as a mapping."""
+        counts: dict[str, int | dict[str, int]] = {}
+        for name in self.__slots__:
+            value = getattr(self, name)
+            counts[name] = {str(key): number for key, number in value.items()} if isinstance(value, dict) else value
+        return counts
+
+
+__all__ = ["Ledger"]

@@ -1,0 +1,191 @@
+"""Every series the daemon knows: found by the bytes or the row that name it, bounded, forgotten when idle."""
+
+from collections.abc import Mapping
+
+from aiokpl_metrics_protocol import (
+    CATALOG,
+    Description,
+    MetricEvent,
+    MetricKind,
+    MetricsLevel,
+    ProtocolError,
+    Reason,
+    Series,
+    check_series,
+    decode_series,
+)
+from msgspec import Struct
+
+from aiokpl_metricsd.ledger import Ledger
+from aiokpl_metricsd.live import Live
+from aiokpl_metricsd.statistics import Statistics
+
+Alias = bytes | tuple[object, ...]
+
+# What names a series on the wire is remembered, to be decoded once. A producer of our own has one spelling a series;
+# whoever has endless many pays for decoding each time, not with our memory.
+_MAX_ALIASES = 8
+
+# Names that may have an overflow series of their own; past it the names are the flood, and share one.
+_MAX_OVERFLOW_NAMES = 1_000
+_OVERFLOW_DIMENSIONS = (("overflow", "true"),)
+_OVERFLOW_NAME = "overflow"
+
+# Of the names whose series overflow, how many are counted apart.
+_MAX_OFFENDERS = 100
+
+_DETAILS = frozenset({"shard", "error_code"})
+
+
+class Entry(Struct, gc=False, eq=False):
+    """One series, and its statistics in the window that it was last seen in.
+
+    It refers to no window, so that there is no cycle and the garbage collector need not look at a hundred thousand
+    of them.
+
+    Attributes:
+        name: the metric's name.
+        dimensions: `(key, value)` pairs, sorted.
+        kind: what it measures.
+        unit: of its values, or None.
+        overflow: it holds the events of other series of its name.
+        aliases: what names it on the wire, as far as it is remembered.
+        statistics: in the window `window_number`.
+        window_number: of the window it was last seen in, or -1.
+        active_until: the end of the last window it was in, in epoch seconds.
+        live: its last 60 seconds, where there is room for them.
+    """
+
+    name: str
+    dimensions: tuple[tuple[str, str], ...]
+    kind: MetricKind
+    unit: str | None
+    overflow: bool = False
+    aliases: tuple[Alias, ...] = ()
+    statistics: Statistics | None = None
+    window_number: int = -1
+    active_until: int = 0
+    live: Live | None = None
+
+
+class Registry:
+    """Finds and makes the entries of series.
+
+    Args:
+        ledger: where conflicts and overflows are counted.
+        max_series: series with an entry of their own; new ones past it share the overflow series of their name.
+        level: `SUMMARY` merges series that differ in `shard` or `error_code` alone.
+        dimensions: added to every series; a producer's own value wins.
+        descriptions: kinds and units by name, which hold against the catalog and the producers.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        max_series: int,
+        level: MetricsLevel = MetricsLevel.DETAILED,
+        dimensions: Mapping[str, str] | None = None,
+        descriptions: Mapping[str, Description] | None = None,
+    ) -> None:
+        """Know no series yet."""
+        self._ledger = ledger
+        self._max_series = max_series
+        self._summary = level is MetricsLevel.SUMMARY
+        self._constant = dict(dimensions or {})
+        self._descriptions = {**CATALOG, **(descriptions or {})}
+        self._by_key: dict[tuple[str, tuple[tuple[str, str], ...]], Entry] = {}
+        self._overflow: dict[str, Entry] = {}
+        self.by_alias: dict[Alias, Entry] = {}
+        self.offenders: dict[str, int] = {}
+        self.conflicts: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        """Return the number of series, overflow series included."""
+        return len(self._by_key) + len(self._overflow)
+
+    def entries(self) -> list[Entry]:
+        """Return all entries."""
+        return [*self._by_key.values(), *self._overflow.values()]
+
+    def resolve_bytes(self, alias: bytes) -> Entry | Reason:
+        """Return the series that a column names, or why it is refused."""
+        try:
+            series = decode_series(alias)
+        except ProtocolError:
+            return Reason.SERIES_UNREADABLE
+        return self._resolve(alias, series)
+
+    def resolve_event(self, alias: Alias, event: MetricEvent) -> Entry | Reason:
+        """Return the series that a row names, or why it is refused."""
+        return self._resolve(alias, Series(event.name, event.kind, event.unit, event.dimensions))
+
+    def forget_idle(self, entries: list[Entry], before_s: float) -> list[Entry]:
+        """Forget those of `entries` that were in no window which ends after `before_s`. Return them."""
+        forgotten = [entry for entry in entries if entry.statistics is None and entry.active_until < before_s]
+        for entry in forgotten:
+            if entry.overflow:
+                self._overflow.pop(entry.name, None)
+            else:
+                self._by_key.pop((entry.name, entry.dimensions), None)
+            for alias in entry.aliases:
+                self.by_alias.pop(alias, None)
+            entry.aliases = ()
+        return forgotten
+
+    def _resolve(self, alias: Alias, series: Series) -> Entry | Reason:
+        reason = check_series(series.name, series.kind, series.unit, series.dimensions)
+        if reason is not None:
+            return reason
+        dimensions = self._dimensions(series.dimensions)
+        entry = self._by_key.get((series.name, dimensions))
+        if entry is None:
+            if len(self._by_key) >= self._max_series:
+                return self._overflow_entry(series)
+            entry = self._build_entry(series, dimensions)
+            self._by_key[series.name, dimensions] = entry
+        else:
+            self._note_conflict(entry, series)
+        if len(entry.aliases) < _MAX_ALIASES:
+            entry.aliases = (*entry.aliases, alias)
+            self.by_alias[alias] = entry
+        return entry
+
+    def _dimensions(self, dimensions: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        if self._constant:
+            dimensions = tuple({**self._constant, **dict(dimensions)}.items())
+        if self._summary:
+            dimensions = tuple([pair for pair in dimensions if pair[0] not in _DETAILS])
+        return tuple(sorted(dimensions)) if len(dimensions) > 1 else dimensions
+
+    def _build_entry(self, series: Series, dimensions: tuple[tuple[str, str], ...]) -> Entry:
+        known = self._descriptions.get(series.name)
+        if known is None:
+            kind = MetricKind.COUNTER if series.kind is None else MetricKind(series.kind)
+            return Entry(series.name, dimensions, kind, series.unit)
+        entry = Entry(series.name, dimensions, known.kind, series.unit if known.unit is None else known.unit)
+        self._note_conflict(entry, series)
+        return entry
+
+    def _note_conflict(self, entry: Entry, series: Series) -> None:
+        if (series.kind is None or series.kind == entry.kind) and (series.unit is None or series.unit == entry.unit):
+            return
+        self._ledger.series_conflicts += 1
+        if entry.name in self.conflicts or len(self.conflicts) < _MAX_OFFENDERS:
+            self.conflicts[entry.name] = self.conflicts.get(entry.name, 0) + 1
+
+    def _overflow_entry(self, series: Series) -> Entry:
+        name = series.name
+        if name in self.offenders or len(self.offenders) < _MAX_OFFENDERS:
+            self.offenders[name] = self.offenders.get(name, 0) + 1
+        if name not in self._overflow and len(self._overflow) >= _MAX_OVERFLOW_NAMES:
+            name = _OVERFLOW_NAME
+        entry = self._overflow.get(name)
+        if entry is None:
+            entry = self._build_entry(Series(name, series.kind, series.unit), _OVERFLOW_DIMENSIONS)
+            entry.overflow = True
+            self._overflow[name] = entry
+        return entry
+
+
+__all__ = ["Alias", "Entry", "Registry"]
