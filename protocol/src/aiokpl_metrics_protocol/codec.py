@@ -1,4 +1,4 @@
-"""Bytes -> frame, frame -> bytes. Whatever the bytes are, `decode` returns a frame or raises `ProtocolError`."""
+"""Bytes -> frame, frame -> bytes. Any bytes whatever give a frame or a `ProtocolError`, and nothing else."""
 
 from typing import NoReturn, TypeVar
 
@@ -26,7 +26,22 @@ _series_decoder = Decoder(Series)
 
 _TAGS = frozenset(range(1, 6))
 
-# The tag ends here at the latest: after an array's 32-bit length and a 64-bit integer, one byte before each.
+# msgpack's first bytes (its specification, read 2026-11): how many bytes of length follow the one that begins
+# an array, and of number the one that begins an integer. 0x90 is not there: an empty array has no tag.
+_ARRAY_LENGTH_BYTES = {**dict.fromkeys(range(0x91, 0xA0), 0), 0xDC: 2, 0xDD: 4}
+_INTEGER_BYTES = {
+    **dict.fromkeys((*range(0x80), *range(0xE0, 0x100)), 0),
+    0xCC: 1,
+    0xCD: 2,
+    0xCE: 4,
+    0xCF: 8,
+    0xD0: 1,
+    0xD1: 2,
+    0xD2: 4,
+    0xD3: 8,
+}
+
+# The tag ends here at the latest: after a 32-bit length and a 64-bit number, each behind a byte of its own.
 _HEAD_BYTES = 14
 
 
@@ -103,18 +118,15 @@ def _raise_protocol_error(error: Exception, head: bytes, *, framed: bool) -> NoR
 
 def _has_unknown_tag(head: bytes) -> bool:
     """Tell whether the bytes begin an array whose first item is an integer that is no tag."""
-    # msgpack: 0x90-0x9f an array of up to 15 items, 0xdc one with a 16-bit length, 0xdd with a 32-bit length.
-    skip = 1 if head[0] & 0xF0 == 0x90 else {0xDC: 3, 0xDD: 5}.get(head[0], 0)
-    # An empty array has no tag; what follows it is something else.
-    if not skip or head[0] == 0x90 or (skip > 1 and not any(head[1:skip])):
+    length_bytes = _ARRAY_LENGTH_BYTES.get(head[0])
+    if length_bytes is None or (length_bytes and not any(head[1 : 1 + length_bytes])):
         return False
-    tag = head[skip : skip + 1]
-    # 0x00-0x7f and 0xe0-0xff are small integers themselves, 0xcc-0xd3 announce one of one to eight bytes.
-    if not tag or (0x80 <= tag[0] < 0xE0 and not 0xCC <= tag[0] <= 0xD3):
+    tag = head[1 + length_bytes :]
+    number_bytes = _INTEGER_BYTES.get(tag[0]) if tag else None
+    if number_bytes is None:
         return False
-    if tag[0] < 0x80 or tag[0] >= 0xE0:
-        return tag[0] not in _TAGS
-    return int.from_bytes(head[skip + 1 : skip + 1 + 2 ** ((tag[0] - 0xCC) % 4)], "big") not in _TAGS
+    # Signs do not matter: no negative number, read as a positive one, is a tag.
+    return int.from_bytes(tag[1 : 1 + number_bytes] if number_bytes else tag[:1], "big") not in _TAGS
 
 
 __all__ = ["decode", "decode_series", "encode", "encode_series"]

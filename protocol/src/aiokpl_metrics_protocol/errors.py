@@ -1,12 +1,12 @@
 """What `decode` and `encode` raise. Whose fault: the sender's, always. None is worth a retry.
 
-    ProtocolError            one frame or series blob is refused whole; counted under `reason`
-    ├── FrameTooLargeError   more than MAX_DATAGRAM_BYTES
-    ├── MalformedFrameError  truncated, bytes after the end, or no msgpack at all
-    ├── UnknownTagError      the first item is an integer that is no tag of this wire version
-    ├── WrongTypeError       msgpack, but not the shape of its tag
-    ├── TextError            a string that is not UTF-8
-    └── NestingError         nested deeper than any frame is
+ProtocolError            one frame or series blob is refused whole; counted under `reason`
+├── FrameTooLargeError   more than MAX_DATAGRAM_BYTES
+├── MalformedFrameError  truncated, bytes after the end, or no msgpack at all
+├── UnknownTagError      the first item is an integer that is no tag of this wire version
+├── WrongTypeError       msgpack, but not the shape of its tag
+├── TextError            a string that is not UTF-8
+└── NestingError         nested deeper than any frame is
 """
 
 from typing import ClassVar

@@ -1,6 +1,7 @@
 """One measured value, and how much detail of it is kept."""
 
 from enum import Enum
+
 from msgspec import Struct
 
 
