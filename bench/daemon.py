@@ -1,0 +1,164 @@
+"""What an event costs the daemon, in CPU and memory, over the real socket into the real process.
+
+Every run checks its totals: each series' count and sum in the windows that the daemon wrote, exactly.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from bench.load import Expected, Load
+from bench.process import ROOT, build_environment, stop
+from bench.samples import MeasurementError, Plan, Samples
+from bench.service import Service, check_totals
+
+# Events enough for a few tenths of a CPU second; --quick divides the drains.
+LOADS: dict[str, Load] = {
+    "columns_ones_1": Load(1, 2_000, 100_000, ones=True),
+    "columns_ones_100": Load(100, 1_000, 1_000, ones=True),
+    "columns_ones_1000": Load(1_000, 300, 100, ones=True),
+    "columns_ones_100000": Load(100_000, 10, 1, ones=True),
+    "columns_values_1": Load(1, 60, 100_000),
+    "columns_values_100": Load(100, 60, 1_000),
+    "columns_values_1000": Load(1_000, 60, 100),
+    "columns_values_100000": Load(100_000, 10, 1),
+    "columns_histograms_1": Load(1, 30, 100_000, "histogram"),
+    "columns_histograms_100": Load(100, 30, 1_000, "histogram"),
+    "columns_histograms_1000": Load(1_000, 30, 100, "histogram"),
+    "columns_histograms_100000": Load(100_000, 10, 1, "histogram"),
+    "columns_two_100000": Load(100_000, 2, 1),
+    "columns_short_1000": Load(1_000, 300, 4),
+    "columns_short_histograms_1000": Load(1_000, 150, 4, "histogram"),
+    "rows_ones_1": Load(1, 1, 500_000, ones=True, rows=True),
+    "rows_values_1": Load(1, 1, 500_000, rows=True),
+    "rows_histograms_1": Load(1, 1, 300_000, "histogram", rows=True),
+    "rows_values_100": Load(100, 5_000, 1, rows=True),
+    "rows_ones_1000": Load(1_000, 500, 1, ones=True, rows=True),
+    "rows_values_1000": Load(1_000, 500, 1, rows=True),
+    "rows_histograms_1000": Load(1_000, 300, 1, "histogram", rows=True),
+    "rows_values_100000": Load(100_000, 5, 1, rows=True),
+}
+
+# The cases of --quick: those that are held to a budget.
+_QUICK = (
+    "columns_ones_1000",
+    "columns_values_1000",
+    "columns_histograms_1000",
+    "columns_short_1000",
+    "columns_values_100000",
+    "columns_two_100000",
+    "rows_values_1000",
+)
+
+PREFIX = "daemon."
+
+_IDLE_S = 0.3
+_SETTLE_S = 0.1
+
+
+def collect(plan: Plan, samples: Samples) -> None:
+    """Run every wanted load once."""
+    for case, load in LOADS.items():
+        key = f"{PREFIX}{case}"
+        wanted = plan.wants_any(
+            f"{key}.{quantity}" for quantity in ("cpu_s_per_million", "rss_mib", "peak_mib")
+        )
+        if not wanted or (plan.quick and case not in _QUICK):
+            continue
+        drains = max(2, load.drains // 3) if plan.quick else load.drains
+        shorter = msgspec.structs.replace(load, drains=min(load.drains, drains))
+        try:
+            _run(key, shorter, samples)
+        except MeasurementError as error:
+            samples.errors.append(f"{key}: {error}")
+
+
+def _run(key: str, load: Load, samples: Samples) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as name,
+        Service(Path(name)) as service,
+        Sender(service.socket_path, load, Path(name) / "expected") as sender,
+    ):
+        idle_per_s = _measure_idle(service)
+        start_s, before_ns = time.perf_counter(), service.read_cpu_ns()
+        sender.send()
+        # The last datagram has been read, not yet counted.
+        time.sleep(_SETTLE_S)
+        used_ns, elapsed_s = service.read_cpu_ns() - before_ns, time.perf_counter() - start_s
+        resident_mib, _ = service.read_memory_mib()
+        peak_mib = service.finish()
+        check_totals(sender.read_expected(), service.read_windows())
+    cpu_s = used_ns / 1e9 - idle_per_s * elapsed_s
+    samples.add(f"{key}.cpu_s_per_million", cpu_s / (load.events / 1e6))
+    samples.add(f"{key}.rss_mib", resident_mib)
+    samples.add(f"{key}.peak_mib", peak_mib)
+
+
+class Sender:
+    """A process that has a load encoded, and sends it when it is told to.
+
+    Args:
+        socket_path: the daemon's socket.
+        load: what it sends.
+        expected_path: the file for the totals that the load adds up to.
+    """
+
+    def __init__(self, socket_path: str, load: Load, expected_path: Path) -> None:
+        """Start the process."""
+        self._expected_path = expected_path
+        text = msgspec.json.encode(load).decode()
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "bench.load", socket_path, str(expected_path), text],
+            cwd=ROOT,
+            env=build_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        """Wait until the load is encoded."""
+        self._read_line()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """End the process."""
+        stop(self._child)
+
+    def send(self) -> None:
+        """Send everything; return when the daemon has read it.
+
+        Raises:
+            MeasurementError: the sender failed.
+        """
+        assert self._child.stdin is not None
+        self._child.stdin.write("go\n")
+        self._child.stdin.flush()
+        self._read_line()
+
+    def read_expected(self) -> Expected:
+        """Return the totals that the load adds up to."""
+        return msgspec.msgpack.decode(self._expected_path.read_bytes(), type=Expected)
+
+    def _read_line(self) -> None:
+        assert self._child.stdout is not None
+        if not self._child.stdout.readline():
+            raise MeasurementError("the sender failed")
+
+
+def _measure_idle(service: Service) -> float:
+    """Return the CPU seconds that a second without events costs."""
+    start_s, before_ns = time.perf_counter(), service.read_cpu_ns()
+    time.sleep(_IDLE_S)
+    return (service.read_cpu_ns() - before_ns) / 1e9 / (time.perf_counter() - start_s)
+
+
+__all__ = ["LOADS", "PREFIX", "Sender", "collect"]

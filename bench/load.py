@@ -1,0 +1,223 @@
+"""A load -> datagrams, encoded before the clock starts, and the totals that the daemon must arrive at.
+
+Columns are what our client sends at a million events a second with a drain every 100 ms: `per_column` events
+of each series in each drain, in frames of about 60,000 bytes. Rows are what other producers send.
+
+Run as `python -m bench.load SOCKET EXPECTED LOAD` (LOAD in JSON) it encodes, writes the expected totals to
+the file EXPECTED, says so, waits for a line on standard input, sends, and says when all of it was read.
+"""
+
+import fcntl
+import random
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from aiokpl_metrics_protocol import (
+    Column,
+    ColumnsFrame,
+    EventsFrame,
+    MetricEvent,
+    Series,
+    Totals,
+    encode,
+    encode_series,
+)
+from bench.process import print_json
+
+# The client's own sizes (aiokpl_metrics_client.encoder): bytes of a frame, values of a column.
+_FRAME_BYTES = 60_000
+_COLUMN_VALUES = 4_096
+_COLUMN_BYTES = 40
+_VALUE_BYTES = 9
+
+_DRAINS_PER_SECOND = 10
+_ROWS_PER_DATAGRAM = 30
+
+# The live view keeps a minute: of a load that reached further back it would discard a part.
+_LONGEST_SPAN_S = 40
+
+# Values are multiples of this, so that their sums are exact in whatever order they are added up.
+_GRAIN = 1024
+_POOL_VALUES = 65_536
+_SEED = 20_261_120
+
+# Bytes that were sent and not yet read; for a Unix socket those that its peer still has queued (tty_ioctl(4),
+# unix_outq_len in the kernel, read 2026-11).
+_SIOCOUTQ = 0x5411
+
+
+class Load(msgspec.Struct, frozen=True):
+    """What is sent.
+
+    Attributes:
+        series: distinct series.
+        drains: how often every series gets a column, or rows.
+        per_column: events of a series in one drain.
+        kind: what the series are declared as.
+        ones: every value is 1; otherwise they differ.
+        rows: rows in place of columns.
+    """
+
+    series: int
+    drains: int
+    per_column: int = 1
+    kind: str = "counter"
+    ones: bool = False
+    rows: bool = False
+
+    @property
+    def events(self) -> int:
+        """How many events that makes."""
+        return self.series * self.drains * self.per_column
+
+
+Expected = dict[str, tuple[int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """A series as both forms name it."""
+
+    key: str
+    name: str
+    dimensions: tuple[tuple[str, str], ...]
+    encoded: bytes
+
+
+class LoadBuilder:
+    """Encodes one load and adds up what it says."""
+
+    def __init__(self, load: Load) -> None:
+        """Name the series and draw the values."""
+        self._load = load
+        self._origins = [_build_origin(number, load.kind) for number in range(load.series)]
+        generator = random.Random(_SEED)
+        draw = generator.lognormvariate
+        pool = [max(1, round(draw(3.0, 1.0) * _GRAIN)) / _GRAIN for _ in range(_POOL_VALUES)]
+        # Twice, so that a slice may begin anywhere.
+        self._pool = [1.0] * (2 * _POOL_VALUES) if load.ones else pool * 2
+        self._counts = [0] * load.series
+        self._sums = [0.0] * load.series
+        self._sequence = 0
+        self._sent = 0
+
+    def build_datagrams(self) -> list[bytes]:
+        """Return every datagram of the load, in order."""
+        drains = self._load.drains
+        span_s = self._load.events // 1_000_000 if self._load.rows else drains // _DRAINS_PER_SECOND
+        span_s = min(max(1, span_s), _LONGEST_SPAN_S)
+        first_second = int(time.time()) - span_s
+        build = self._build_rows if self._load.rows else self._build_columns
+        datagrams: list[bytes] = []
+        for drain in range(drains):
+            datagrams.extend(build(drain, first_second + drain * span_s // drains))
+        return datagrams
+
+    def read_expected(self) -> Expected:
+        """Return count and sum of each series."""
+        origins = zip(self._origins, self._counts, self._sums, strict=True)
+        return {origin.key: (count, total) for origin, count, total in origins}
+
+    def _take_values(self, number: int, drain: int) -> list[float]:
+        """Draw the values of one series in one drain, and count them."""
+        start = (number * 7_919 + drain * 104_729) % _POOL_VALUES
+        size = self._load.per_column
+        values: list[float] = []
+        while len(values) < size:
+            values += self._pool[start : start + min(size - len(values), _POOL_VALUES)]
+        self._counts[number] += size
+        self._sums[number] += sum(values)
+        return values
+
+    def _build_columns(self, drain: int, second: int) -> Iterator[bytes]:
+        columns: list[Column] = []
+        events = size = 0
+        for number, origin in enumerate(self._origins):
+            for column in _split(
+                origin.encoded, second, self._take_values(number, drain), ones=self._load.ones
+            ):
+                count = len(column.values) if isinstance(column.values, list) else column.count
+                column_size = len(origin.encoded) + _COLUMN_BYTES
+                column_size += _VALUE_BYTES * count if isinstance(column.values, list) else 0
+                if columns and size + column_size > _FRAME_BYTES:
+                    yield self._encode(columns, events)
+                    columns, events, size = [], 0, 0
+                columns.append(column)
+                events += count
+                size += column_size
+        yield self._encode(columns, events)
+
+    def _encode(self, columns: list[Column], events: int) -> bytes:
+        self._sequence += 1
+        frame = ColumnsFrame(_SEED, self._sequence, Totals(self._sent), columns)
+        self._sent += events
+        return encode(frame)
+
+    def _build_rows(self, drain: int, second: int) -> Iterator[bytes]:
+        kind = None if self._load.kind == "counter" else self._load.kind
+        rows: list[MetricEvent] = []
+        for number, origin in enumerate(self._origins):
+            for value in self._take_values(number, drain):
+                timestamp = second + len(rows) / _ROWS_PER_DATAGRAM
+                rows.append(MetricEvent(origin.name, value, timestamp, origin.dimensions, kind))
+                if len(rows) == _ROWS_PER_DATAGRAM:
+                    yield encode(EventsFrame(rows))
+                    rows = []
+        if rows:
+            yield encode(EventsFrame(rows))
+
+
+def build_key(name: str, dimensions: dict[str, str]) -> str:
+    """Return the text by which the two sides of the comparison name a series."""
+    return "|".join([name, *(f"{key}={value}" for key, value in sorted(dimensions.items()))])
+
+
+def _build_origin(number: int, kind: str) -> _Origin:
+    name = f"bench.{kind}.{number % 10}"
+    dimensions = (("shard", f"shardId-{number:012d}"), ("stream", "orders"))
+    encoded = encode_series(Series(name, kind, None, dimensions))
+    return _Origin(build_key(name, dict(dimensions)), name, dimensions, encoded)
+
+
+def _split(series: bytes, second: int, values: list[float], *, ones: bool) -> Iterator[Column]:
+    if ones:
+        yield Column(series, second, 1.0, len(values))
+        return
+    for start in range(0, len(values), _COLUMN_VALUES):
+        yield Column(series, second, values[start : start + _COLUMN_VALUES])
+
+
+def _wait_until_read(sender: socket.socket) -> None:
+    while struct.unpack("i", fcntl.ioctl(sender, _SIOCOUTQ, b"\0\0\0\0"))[0]:
+        time.sleep(0.001)
+
+
+def main() -> None:
+    """Encode, wait for the word, send with blocking calls, and wait until all of it was read."""
+    path, expected_path, text = sys.argv[1:]
+    builder = LoadBuilder(msgspec.json.decode(text, type=Load))
+    datagrams = builder.build_datagrams()
+    Path(expected_path).write_bytes(msgspec.msgpack.encode(builder.read_expected()))
+    sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sender.connect(path)
+    print_json({"datagrams": len(datagrams), "bytes": sum(map(len, datagrams))})
+    sys.stdin.readline()
+    start_s = time.perf_counter()
+    send = sender.send
+    for datagram in datagrams:
+        send(datagram)
+    _wait_until_read(sender)
+    print_json({"wall_s": time.perf_counter() - start_s})
+
+
+__all__ = ["Expected", "Load", "LoadBuilder", "build_key"]
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Cost of one call in the producer, ours and the peers', each in fresh interpreters.
+
+Run as `python -m bench.producer CASE SECONDS SOCKET PORT` it measures one case and prints it as JSON.
+"""
+
+import importlib
+import sys
+import tempfile
+from pathlib import Path
+
+from bench.process import print_json, run_json
+from bench.receiver import Address, start_receiver
+from bench.samples import MeasurementError, Plan, Samples
+from bench.workload import Build, measure
+
+# Cases by the module that builds them; a module imports its library, so it is loaded in the child alone.
+CASES: dict[str, tuple[str, ...]] = {
+    "bench.ours": (
+        "floor.loop",
+        "floor.append",
+        "producer.record_ones",
+        "producer.record_values",
+        "producer.record_histogram",
+        "producer.record_series",
+        "producer.put",
+        "producer.put_dimensions",
+        "producer.put_extra",
+        "producer.put_series",
+        "producer.put_none",
+        "producer.timer",
+        "producer.sink",
+    ),
+    "bench.peers.aiokpl": ("aiokpl.put", "aiokpl.put_series", "aiokpl.put_none"),
+    "bench.peers.datadog": (
+        "datadog.increment_default",
+        "datadog.increment_buffered",
+        "datadog.increment_aggregated",
+        "datadog.increment_series",
+        "datadog.histogram_buffered",
+        "datadog.histogram_aggregated",
+        "datadog.timed",
+    ),
+    "bench.peers.opentelemetry": ("opentelemetry.add", "opentelemetry.add_series", "opentelemetry.record"),
+    "bench.peers.prometheus": (
+        "prometheus.inc_bound",
+        "prometheus.inc_series",
+        "prometheus.labels",
+        "prometheus.labels_series",
+        "prometheus.observe",
+        "prometheus.time",
+    ),
+    "bench.peers.spectator": (
+        "spectator.increment_default",
+        "spectator.increment_bound",
+        "spectator.increment_series",
+        "spectator.record_bound",
+    ),
+    "bench.peers.statsd": ("statsd.incr", "statsd.pipeline", "statsd.timing"),
+}
+
+
+def collect(plan: Plan, samples: Samples) -> None:
+    """Measure every wanted case once."""
+    wanted = [
+        (m, c) for m, cases in CASES.items() for c in cases if plan.wants_any((f"{c}.ns", f"{c}.caller_ns"))
+    ]
+    if not wanted:
+        return
+    seconds = "0.2" if plan.quick else "0.5"
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as directory,
+        start_receiver(Path(directory)) as address,
+    ):
+        for _, case in wanted:
+            arguments = ["-m", "bench.producer", case, seconds, address.socket_path, str(address.udp_port)]
+            try:
+                answer = run_json(arguments)
+            except MeasurementError as error:
+                samples.errors.append(f"{case}: {error}")
+                continue
+            if "skipped" in answer:
+                samples.skipped[case] = str(answer["skipped"])
+                continue
+            samples.add(f"{case}.ns", float(answer["ns"]))
+            samples.add(f"{case}.caller_ns", float(answer["caller_ns"]))
+
+
+def main() -> None:
+    """Measure the one case that the command line names."""
+    case, seconds, socket_path, udp_port = sys.argv[1:]
+    module = next(name for name, cases in CASES.items() if case in cases)
+    try:
+        builders: dict[str, Build] = importlib.import_module(module).CASES
+        workload = builders[case](Address(socket_path, int(udp_port)))
+    except ImportError as error:
+        print_json({"skipped": str(error)})
+        return
+    print_json(measure(workload, float(seconds)))
+
+
+__all__ = ["CASES", "collect"]
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""The rows of the table: which figure, in what unit, held to which budget, beside which peers.
+
+A row's peers do the same work, or less: where a peer has a cheaper form (value 1, no dimensions), that one
+counts.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        what: the figure, for people.
+        key: its samples.
+        budget: the name in `budgets.BUDGETS`; None where nothing was promised.
+        peers: the keys of those that it is compared with.
+    """
+
+    what: str
+    key: str
+    budget: str | None = None
+    peers: tuple[str, ...] = ()
+
+
+# What a section's figures are, under its heading.
+UNITS: dict[str, str] = {
+    "producer": "ns of CPU a call, the loop around it included",
+    "import": "ms, or modules",
+    "daemon": "CPU seconds per million events",
+    "memory": "MiB",
+    "start and stall": "ms, or events",
+}
+
+_RECORD = "instrument.record(value)"
+_PUT = "client.put(name, value, stream=…, shard_id=…)"
+_CLOSING = "closing_100000"
+
+_BOUND = ("prometheus.inc_bound.ns", "spectator.increment_bound.ns")
+_HISTOGRAMS = (
+    "prometheus.observe.ns",
+    "spectator.record_bound.ns",
+    "datadog.histogram_buffered.ns",
+    "datadog.histogram_aggregated.ns",
+    "opentelemetry.record.ns",
+)
+_NAMED = (
+    "prometheus.labels.ns",
+    "datadog.increment_buffered.ns",
+    "datadog.increment_aggregated.ns",
+    "opentelemetry.add.ns",
+    "aiokpl.put.ns",
+)
+_NAMED_SERIES = (
+    "prometheus.labels_series.ns",
+    "datadog.increment_series.ns",
+    "opentelemetry.add_series.ns",
+    "aiokpl.put_series.ns",
+)
+_TIMERS = ("prometheus.time.ns", "datadog.timed.ns")
+
+
+def _imports(quantity: str) -> tuple[str, ...]:
+    names = ("statsd", "spectator", "prometheus_client", "opentelemetry", "datadog", "aiokpl")
+    return tuple(f"import.{name}.{quantity}" for name in names)
+
+
+def _daemon(what: str, case: str, budget: str | None = None) -> Row:
+    return Row(what, f"daemon.{case}.cpu_s_per_million", budget)
+
+
+_PRODUCER = (
+    Row("counter.record(1.0)", "producer.record_ones.ns", _RECORD, _BOUND),
+    Row("  of it the caller's own", "producer.record_ones.caller_ns", _RECORD, _BOUND),
+    Row("counter.record(value)", "producer.record_values.ns", _RECORD, _BOUND),
+    Row("  of it the caller's own", "producer.record_values.caller_ns", _RECORD, _BOUND),
+    Row("histogram.record(value)", "producer.record_histogram.ns", _RECORD, _HISTOGRAMS),
+    Row(
+        "counter.record(value), 1,000 series",
+        "producer.record_series.ns",
+        _RECORD,
+        ("prometheus.inc_series.ns", "spectator.increment_series.ns"),
+    ),
+    Row("  of it the caller's own", "producer.record_series.caller_ns", _RECORD, _BOUND),
+    Row("put(name, value)", "producer.put.ns", _PUT, (*_NAMED, "statsd.pipeline.ns")),
+    Row("put(…, stream=, shard_id=)", "producer.put_dimensions.ns", _PUT, _NAMED),
+    Row("  of it the caller's own", "producer.put_dimensions.caller_ns", _PUT, _NAMED),
+    Row("put(…, stream=, shard_id=), 1,000 series", "producer.put_series.ns", _PUT, _NAMED_SERIES),
+    Row("put(…, stream=, shard_id=, region=)", "producer.put_extra.ns", None, _NAMED),
+    Row("put(…) at level NONE", "producer.put_none.ns", None, ("aiokpl.put_none.ns",)),
+    Row("with timer: pass", "producer.timer.ns", None, _TIMERS),
+    Row("MetricsdSink.record(event)", "producer.sink.ns"),
+    Row("floor: the loop alone", "floor.loop.ns"),
+    Row("floor: list.append(value)", "floor.append.ns"),
+)
+
+_IMPORT = (
+    Row("client over `import msgspec`, wall", "import.client.over_msgspec_wall_ms", "client import"),
+    Row("client over `import msgspec`, CPU", "import.client.over_msgspec_cpu_ms", "client import"),
+    Row("client over a bare interpreter, CPU", "import.client.cpu_ms", None, _imports("cpu_ms")),
+    Row("modules over a bare interpreter", "import.client.modules", None, _imports("modules")),
+    Row(
+        "third-party modules and asyncio, but msgspec",
+        "import.client.foreign_modules",
+        "client import, other modules",
+    ),
+)
+
+_HUNDRED_THOUSAND = "daemon, every event another of 100,000 series"
+_DAEMON = (
+    _daemon("columns, value 1, 1 series", "columns_ones_1"),
+    _daemon("columns, value 1, 100 series", "columns_ones_100"),
+    _daemon("columns, value 1, 1,000 series", "columns_ones_1000", "daemon, counters of value 1"),
+    _daemon("columns, value 1, 100,000 series", "columns_ones_100000", _HUNDRED_THOUSAND),
+    _daemon("columns, counters, 1 series", "columns_values_1"),
+    _daemon("columns, counters, 100 series", "columns_values_100"),
+    _daemon(
+        "columns, counters, 1,000 series", "columns_values_1000", "daemon, 1,000 series, counters and gauges"
+    ),
+    _daemon("columns, counters, 100,000 series", "columns_values_100000", _HUNDRED_THOUSAND),
+    _daemon("columns, histograms, 1 series", "columns_histograms_1"),
+    _daemon("columns, histograms, 100 series", "columns_histograms_100"),
+    _daemon(
+        "columns, histograms, 1,000 series", "columns_histograms_1000", "daemon, 1,000 series, histograms"
+    ),
+    _daemon("columns, histograms, 100,000 series", "columns_histograms_100000"),
+    _daemon(
+        "four events a series and frame, counters",
+        "columns_short_1000",
+        "daemon, four events per series and frame",
+    ),
+    _daemon("four events a series and frame, histograms", "columns_short_histograms_1000"),
+    _daemon("rows, value 1, 1 series", "rows_ones_1"),
+    _daemon("rows, value 1, 1,000 series", "rows_ones_1000"),
+    _daemon("rows, counters, 1 series", "rows_values_1"),
+    _daemon("rows, counters, 100 series", "rows_values_100"),
+    _daemon("rows, counters, 1,000 series", "rows_values_1000", "daemon, rows"),
+    _daemon("rows, counters, 100,000 series", "rows_values_100000"),
+    _daemon("rows, histograms, 1 series", "rows_histograms_1"),
+    _daemon("rows, histograms, 1,000 series", "rows_histograms_1000"),
+)
+
+_MEMORY = (
+    Row("idle, console sink", "startup.idle.rss_mib", "memory, idle"),
+    Row("1 series, counters", "daemon.columns_values_1.rss_mib"),
+    Row("100 series, counters", "daemon.columns_values_100.rss_mib"),
+    Row("1,000 series, counters", "daemon.columns_values_1000.rss_mib"),
+    Row("1,000 series, histograms", "daemon.columns_histograms_1000.rss_mib"),
+    Row("100,000 series, two events each", "daemon.columns_two_100000.rss_mib", "memory, 100,000 series"),
+    Row(
+        "  highest, with its close and export", "daemon.columns_two_100000.peak_mib", "memory, 100,000 series"
+    ),
+    Row("100,000 series, histograms", "daemon.columns_histograms_100000.rss_mib"),
+    Row("  highest, with its close and export", "daemon.columns_histograms_100000.peak_mib"),
+)
+
+_START = (
+    Row("from exec to accepting, wall", "startup.accepting.wall_ms", "from exec to accepting"),
+    Row("from exec to accepting, CPU", "startup.accepting.cpu_ms", "from exec to accepting"),
+    Row(
+        "stall at the close of 100,000 series, wall",
+        f"stall.{_CLOSING}.wall_ms",
+        "longest stall of the event loop",
+    ),
+    Row(
+        "stall at the close of 100,000 series, CPU",
+        f"stall.{_CLOSING}.cpu_ms",
+        "longest stall of the event loop",
+    ),
+    Row(
+        "events lost while 100,000 series close",
+        f"loss.{_CLOSING}.events",
+        "events lost while 100,000 series are flushed",
+    ),
+)
+
+SECTIONS: dict[str, tuple[Row, ...]] = {
+    "producer": _PRODUCER,
+    "import": _IMPORT,
+    "daemon": _DAEMON,
+    "memory": _MEMORY,
+    "start and stall": _START,
+}
+
+__all__ = ["SECTIONS", "UNITS", "Row"]

@@ -1,0 +1,199 @@
+"""The real daemon, started as an operator starts it, measured from outside, and ended with SIGTERM."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from bench.load import Expected, build_key
+from bench.process import ROOT, build_environment, read_cpu_ns, read_memory_mib, stop
+from bench.samples import MeasurementError
+
+_START_TIMEOUT_S = 20.0
+_STOP_TIMEOUT_S = 60.0
+
+_CONFIGURATION = """\
+interval_s = {interval_s}
+grace_s = {grace_s}
+shutdown_timeout_s = 50
+
+[ingest]
+socket = "{socket_path}"
+
+[limits]
+max_series = 200000
+
+[sinks.out]
+{sink}
+"""
+
+
+class _Row(msgspec.Struct):
+    name: str
+    count: int
+    sum: float
+    dimensions: dict[str, str] = {}
+
+
+class Service:
+    """One daemon process in a directory of its own.
+
+    Args:
+        directory: holds its configuration, its socket and what its sink writes.
+        sink: `jsonl`, whose windows `read_windows` reads, or another type without options.
+        interval_s: the length of its windows.
+        grace_s: how long a window waits for late events.
+        command: the module that is run, with arguments before `--config FILE`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        sink: str = "jsonl",
+        interval_s: int = 3_600,
+        grace_s: float = 2.0,
+        command: tuple[str, ...] = ("aiokpl_metricsd",),
+    ) -> None:
+        """Write the configuration; nothing is started yet."""
+        self.socket_path = str(directory / "m.sock")
+        self._directory = directory
+        self._configuration = directory / "bench.toml"
+        options = f'type = "{sink}"'
+        if sink == "jsonl":
+            options += f'\npath = "{directory / "windows.jsonl"}"\nkeep = 100'
+        text = _CONFIGURATION.format(
+            interval_s=interval_s, grace_s=grace_s, socket_path=self.socket_path, sink=options
+        )
+        self._configuration.write_text(text, encoding="utf-8")
+        self._command = [sys.executable, "-m", *command, "--config", str(self._configuration)]
+        self._child: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        """Start, and return when the socket accepts."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """End the process, whatever happened."""
+        self.end()
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process."""
+        assert self._child is not None
+        return self._child.pid
+
+    def start(self) -> tuple[float, float]:
+        """Start the daemon and return wall and CPU milliseconds until its socket accepted.
+
+        Raises:
+            MeasurementError: it ended, or did not accept in time.
+        """
+        with (self._directory / "log").open("w", encoding="utf-8") as log:
+            start_s = time.perf_counter()
+            self._child = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env=build_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                text=True,
+            )
+        probe = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with probe:
+            while not _accepts(probe, self.socket_path):
+                if self._child.poll() is not None or time.perf_counter() - start_s > _START_TIMEOUT_S:
+                    raise MeasurementError(f"the daemon does not accept: {self._read_log()}")
+                # Often enough for the figure, seldom enough to leave the processor to the daemon.
+                time.sleep(0.0005)
+            wall_s = time.perf_counter() - start_s
+        return wall_s * 1e3, self.read_cpu_ns() / 1e6
+
+    def read_cpu_ns(self) -> int:
+        """Return the CPU time that the daemon has used."""
+        return read_cpu_ns(self.pid)
+
+    def read_memory_mib(self) -> tuple[float, float]:
+        """Return the daemon's resident memory, now and at its highest."""
+        return read_memory_mib(self.pid)
+
+    def finish(self) -> float:
+        """Send SIGTERM, wait until the last windows are exported, and return the highest memory in MiB.
+
+        Raises:
+            MeasurementError: it did not end in time, or not with exit status 0.
+        """
+        assert self._child is not None
+        _, peak_mib = self.read_memory_mib()
+        self._child.send_signal(signal.SIGTERM)
+        end_s = time.perf_counter() + _STOP_TIMEOUT_S
+        while self._child.poll() is None:
+            if time.perf_counter() > end_s:
+                raise MeasurementError(f"the daemon did not end: {self._read_log()}")
+            # getrusage(2) would count the memory of this process as well, which the child shared before exec.
+            with contextlib.suppress(OSError, KeyError):
+                peak_mib = max(peak_mib, self.read_memory_mib()[1])
+            time.sleep(0.005)
+        if self._child.returncode != 0:
+            raise MeasurementError(f"the daemon ended with {self._child.returncode}: {self._read_log()}")
+        return peak_mib
+
+    def end(self) -> None:
+        """End the process, by force if need be; nothing, when it has ended."""
+        if self._child is not None:
+            stop(self._child)
+
+    def read_windows(self) -> Expected:
+        """Return count and sum of each series over all windows that the jsonl sink wrote."""
+        found: Expected = {}
+        decoder = msgspec.json.Decoder(_Row)
+        for path in sorted(self._directory.glob("windows.jsonl*")):
+            for line in path.read_bytes().splitlines():
+                row = decoder.decode(line)
+                key = build_key(row.name, row.dimensions)
+                count, total = found.get(key, (0, 0.0))
+                found[key] = (count + row.count, total + row.sum)
+        return found
+
+    def _read_log(self) -> str:
+        lines = (self._directory / "log").read_text(encoding="utf-8").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+def check_totals(expected: Expected, found: Expected) -> None:
+    """Refuse a run in which a series' count or sum is not exactly what was sent.
+
+    Raises:
+        MeasurementError: names the first series that differs, and how many do.
+    """
+    if expected == found:
+        return
+    wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+    sent = sum(count for count, _ in expected.values())
+    arrived = sum(count for count, _ in found.values())
+    raise MeasurementError(
+        f"{len(wrong)} series have wrong totals ({arrived} of {sent} events arrived); the first is "
+        f"{wrong[0]}: sent {expected.get(wrong[0])}, found {found.get(wrong[0])}"
+    )
+
+
+def _accepts(probe: socket.socket, path: str) -> bool:
+    try:
+        probe.connect(path)
+    except OSError:
+        return False
+    return True
+
+
+__all__ = ["Service", "check_totals"]

@@ -1,0 +1,114 @@
+"""The longest time that the daemon's loop serves nobody while 100,000 series close and are exported.
+
+No answer comes back over the socket, so it is measured inside: the composition root runs in a process of its
+own with a heartbeat beside it. A heartbeat that is late by wall time may have waited for the machine;
+the CPU time that the loop's thread used between two heartbeats says what the daemon itself did.
+
+Run as `python -m bench.stall GAPS --config FILE` it is that process; at its end it writes the gaps to GAPS.
+"""
+
+import asyncio
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from bench.daemon import Sender
+from bench.load import Load
+from bench.samples import MeasurementError, Plan, Samples
+from bench.service import Service, check_totals
+
+PREFIX = "stall."
+
+_LOAD = Load(100_000, 2, 1)
+_INTERVAL_S = 4
+_GRACE_S = 0.5
+# From the end of the grace to the end of the export, with room.
+_EXPORT_S = 3.0
+
+_BEAT_S = 0.001
+# Shorter gaps are what any turn of the loop takes.
+_WORTH_KEEPING_S = 0.002
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """A late heartbeat: when it came (epoch seconds), and how late it was by either clock."""
+
+    at_s: float
+    wall_ms: float
+    cpu_ms: float
+
+
+def collect(plan: Plan, samples: Samples) -> None:
+    """Fill a window, let it close, and keep the longest gap from then on."""
+    case = f"{PREFIX}closing_100000"
+    if not plan.wants_any(f"{case}.{quantity}" for quantity in ("wall_ms", "cpu_ms")):
+        return
+    try:
+        gaps = _run()
+    except MeasurementError as error:
+        samples.errors.append(f"{case}: {error}")
+        return
+    samples.add(f"{case}.wall_ms", max((gap.wall_ms for gap in gaps), default=0.0))
+    samples.add(f"{case}.cpu_ms", max((gap.cpu_ms for gap in gaps), default=0.0))
+
+
+def _run() -> list[Gap]:
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        directory = Path(name)
+        command = ("bench.stall", str(directory / "gaps"))
+        service = Service(directory, interval_s=_INTERVAL_S, grace_s=_GRACE_S, command=command)
+        with service, Sender(service.socket_path, _LOAD, directory / "expected") as sender:
+            _wait_for_window()
+            sender.send()
+            loaded_s = time.time()
+            time.sleep(_INTERVAL_S - loaded_s % _INTERVAL_S + _GRACE_S + _EXPORT_S)
+            ended_s = time.time()
+            service.finish()
+            check_totals(sender.read_expected(), service.read_windows())
+        gaps = msgspec.json.decode((directory / "gaps").read_bytes(), type=list[Gap])
+    return [gap for gap in gaps if loaded_s < gap.at_s < ended_s]
+
+
+def _wait_for_window() -> None:
+    """Wait for the first part of a window, so that the load goes into one."""
+    into_s = time.time() % _INTERVAL_S
+    if into_s > _INTERVAL_S / 2:
+        time.sleep(_INTERVAL_S - into_s)
+
+
+async def beat(gaps: list[Gap]) -> None:
+    """Wake every millisecond and keep the gaps, until cancelled."""
+    wall_s, cpu_s = time.monotonic(), time.thread_time()
+    while True:
+        await asyncio.sleep(_BEAT_S)
+        late_s = time.monotonic() - wall_s - _BEAT_S
+        used_s = time.thread_time() - cpu_s
+        if late_s > _WORTH_KEEPING_S or used_s > _WORTH_KEEPING_S:
+            gaps.append(Gap(time.time(), late_s * 1e3, used_s * 1e3))
+        wall_s, cpu_s = time.monotonic(), time.thread_time()
+
+
+def run_daemon(configuration_path: str, gaps: list[Gap]) -> None:
+    """Run the composition root until SIGTERM, with the heartbeat on its loop: the one place to adapt to it.
+
+    Raises:
+        MeasurementError: there is no daemon yet.
+    """
+    raise MeasurementError(f"no daemon to run with {configuration_path} and {gaps}")
+
+
+def main() -> None:
+    """Run, and write down the gaps."""
+    gaps_path, _, configuration_path = sys.argv[1:]
+    gaps: list[Gap] = []
+    run_daemon(configuration_path, gaps)
+    Path(gaps_path).write_bytes(msgspec.json.encode(gaps))
+
+
+__all__ = ["PREFIX", "Gap", "beat", "collect", "run_daemon"]
+
+if __name__ == "__main__":
+    main()
