@@ -1,0 +1,257 @@
+"""Snapshots -> a file of JSON lines, with older files beside it.
+
+A window is one append: it is encoded first, so its size is known, and it goes whole into one file. Where the
+append fails or comes up short (disk full), the file is cut back to what it was, so the retry neither doubles
+nor tears a row. A row torn by the process's death is cut off when the file is next opened.
+
+A file that someone else moved away (logrotate) is noticed before the next window, which goes into a new one;
+one that was truncated in place is simply appended to. One daemon writes to one path. Nothing is synced: a row
+survives the process, not the machine.
+"""
+
+import os
+import stat
+from collections import deque
+from collections.abc import Sequence
+from errno import EACCES, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENXIO, EPERM, EROFS
+from pathlib import Path
+from threading import Event, Lock
+from types import TracebackType
+from typing import Self
+
+from anyio import CancelScope, to_thread
+from anyio.lowlevel import checkpoint
+
+from aiokpl_metricsd.errors import ConfigurationError, PartialExportError, RetryableExportError
+from aiokpl_metricsd.rows import encode_rows
+from aiokpl_metricsd.sinks.contract import RepeatRule
+from aiokpl_metricsd.snapshot import MetricSnapshot
+
+# Rows that are encoded before others may run: about a millisecond, three with full histograms.
+_SLICE_ROWS = 200
+# Buffers that one writev takes (Linux UIO_MAXIOV; writev(2), read 2026-11): 200,000 rows are one append.
+_MAX_BUFFERS = 1024
+_MODE = 0o640
+# The errors of opening that only the operator can mend.
+_PERMANENT = frozenset(
+    {EACCES, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENXIO, EPERM, EROFS},
+)
+# Every row begins so; and no row is longer than the tail that is searched for its beginning: 30 dimensions of
+# 255 and 1,024 characters, each at most six bytes as JSON writes them, are 230 KB.
+_ROW_START = b'{"window_id":'
+_MAX_TAIL_BYTES = 512 * 1024
+
+
+class JsonlSink:
+    """Appends every window to a file, one JSON object a line, as `rows` describes it.
+
+    Args:
+        path: the file; its directory exists.
+        max_bytes: a window that would take the file past it goes into a new one, and the old one becomes
+            `PATH.1`, `PATH.1` becomes `PATH.2`, and so on; only a window that is larger by itself passes it.
+            None never renames.
+        keep: how many renamed files there may be; the oldest is overwritten. 0 keeps none.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+
+    repeat_rule = RepeatRule.ADDS
+    ordered = True
+
+    def __init__(self, *, path: str, max_bytes: int | None = 64 * 1024 * 1024, keep: int = 5) -> None:
+        """Keep the options; nothing is opened before entering."""
+        if not path:
+            raise ValueError("path is empty")
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError(f"max_bytes is at least 1, not {max_bytes}")
+        if keep < 0:
+            raise ValueError(f"keep is at least 0, not {keep}")
+        self._file = _File(path, max_bytes, keep)
+        self._entered = False
+
+    async def export(self, snapshots: Sequence[MetricSnapshot]) -> None:
+        """Append the snapshots of one window: all of them, or none.
+
+        Raises:
+            RetryableExportError: nothing was appended; the file is as it was.
+            PartialExportError: some snapshots have no JSON form; the rest is appended.
+        """
+        if not self._entered or not snapshots:
+            return
+        parts: list[bytes] = []
+        refused: list[MetricSnapshot] = []
+        for start in range(0, len(snapshots), _SLICE_ROWS):
+            lines, poisonous = encode_rows(snapshots[start : start + _SLICE_ROWS])
+            parts.append(lines)
+            refused += poisonous
+            await checkpoint()
+        abandoned = Event()
+        try:
+            await to_thread.run_sync(self._file.append, parts, abandoned)
+        except OSError as error:
+            raise RetryableExportError(f"cannot append to {self._file.path}: {error.strerror}") from error
+        finally:
+            # asyncio's own cancellation gets here while the thread is still at work: it then takes the window
+            # back.
+            abandoned.set()
+        if refused:
+            raise PartialExportError("not to be written as JSON", rejected=refused)
+
+    async def __aenter__(self) -> Self:
+        """Open the file, or create it. What may pass, as a full disk, is left to the exports.
+
+        Raises:
+            ConfigurationError: the directory is missing, the path is no regular file, or access is denied.
+        """
+        try:
+            await to_thread.run_sync(self._file.open)
+        except OSError as error:
+            if error.errno in _PERMANENT:
+                raise ConfigurationError(f"jsonl: cannot open {self._file.path}: {error.strerror}") from error
+        self._entered = True
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self._entered = False
+        with CancelScope(shield=True):
+            await to_thread.run_sync(self._file.close)
+
+
+class _File:
+    """The file and the older ones beside it. Every method may block, so threads call them, one at a time."""
+
+    def __init__(self, path: str, max_bytes: int | None, keep: int) -> None:
+        self.path = path
+        self._max_bytes = max_bytes
+        self._keep = keep
+        self._lock = Lock()
+        self._descriptor: int | None = None
+        # The size to go back to, while what follows it is not to be kept.
+        self._cut_at: int | None = None
+
+    def open(self) -> None:
+        """Open the file unless it is open.
+
+        Raises:
+            OSError: the directory is missing, the path is no regular file, or opening is refused.
+        """
+        with self._lock:
+            self._follow()
+
+    def append(self, parts: Sequence[bytes], abandoned: Event) -> None:
+        """Append all of it; or nothing, if that fails or `abandoned` is set by then.
+
+        Raises:
+            OSError: it failed.
+        """
+        with self._lock:
+            if abandoned.is_set():
+                return
+            descriptor = self._follow()
+            if self._cut_at is not None:
+                self._cut(descriptor)
+            size = os.fstat(descriptor).st_size
+            if self._max_bytes and size and size + sum(map(len, parts)) > self._max_bytes:
+                self._rotate()
+                descriptor, size = self._follow(), 0
+            self._cut_at = size
+            try:
+                _write_all(descriptor, parts)
+                if not abandoned.is_set():
+                    self._cut_at = None
+            finally:
+                if self._cut_at is not None:
+                    self._cut(descriptor)
+
+    def close(self) -> None:
+        """Close the file if it is open."""
+        with self._lock:
+            self._close()
+
+    def _follow(self) -> int:
+        """Return a descriptor of the file that has the path now."""
+        if self._descriptor is not None:
+            here = os.fstat(self._descriptor)
+            try:
+                there = Path(self.path).stat()
+            except FileNotFoundError:
+                there = None
+            if there is not None and os.path.samestat(here, there):
+                return self._descriptor
+            self._close()
+        self._descriptor = _open_regular(self.path)
+        return self._descriptor
+
+    def _cut(self, descriptor: int) -> None:
+        if self._cut_at is not None and os.fstat(descriptor).st_size > self._cut_at:
+            os.ftruncate(descriptor, self._cut_at)
+        self._cut_at = None
+
+    def _rotate(self) -> None:
+        """Move every file one number on, up to the first number that is free, else onto the oldest."""
+        names = [self.path, *(f"{self.path}.{number}" for number in range(1, self._keep + 1))]
+        if len(names) == 1:
+            Path(self.path).unlink()
+            return
+        free = next((i for i, name in enumerate(names) if i and not os.path.lexists(name)), len(names) - 1)
+        for number in range(free, 0, -1):
+            Path(names[number - 1]).replace(names[number])
+
+    def _close(self) -> None:
+        self._cut_at = None
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
+
+
+def _open_regular(path: str) -> int:
+    # O_NONBLOCK: a pipe without a reader is refused at once instead of waited for; a regular file knows no
+    # blocking.
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(path, flags, _MODE)
+    try:
+        _check_regular(descriptor)
+        _mend(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_regular(descriptor: int) -> None:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise OSError(EINVAL, "it is no regular file")
+
+
+def _mend(descriptor: int) -> None:
+    """Make sure that the file ends with a whole line."""
+    size = os.fstat(descriptor).st_size
+    tail = os.pread(descriptor, _MAX_TAIL_BYTES, max(0, size - _MAX_TAIL_BYTES))
+    torn = tail[tail.rfind(b"\n") + 1 :]
+    if not torn:
+        return
+    if torn.startswith(_ROW_START) or _ROW_START.startswith(torn):
+        os.ftruncate(descriptor, size - len(torn))
+    else:
+        # Not ours, so not ours to delete.
+        os.write(descriptor, b"\n")
+
+
+def _write_all(descriptor: int, parts: Sequence[bytes]) -> None:
+    waiting = deque(memoryview(part) for part in parts if part)
+    while waiting:
+        written = os.writev(descriptor, [waiting[i] for i in range(min(len(waiting), _MAX_BUFFERS))])
+        while waiting and written >= len(waiting[0]):
+            written -= len(waiting.popleft())
+        if written:
+            waiting[0] = waiting[0][written:]
+
+
+__all__ = ["JsonlSink"]
