@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import msgspec
 
@@ -91,21 +92,33 @@ async def beat(gaps: list[Gap]) -> None:
         wall_s, cpu_s = time.monotonic(), time.thread_time()
 
 
-def run_daemon(configuration_path: str, gaps: list[Gap]) -> None:
-    """Run the composition root until SIGTERM, with the heartbeat on its loop: the one place to adapt to it.
+def run_daemon(configuration_path: str, gaps: list[Gap]) -> int:
+    """Run the composition root until SIGTERM, with the heartbeat on its loop: the place to adapt."""
+    from aiokpl_metricsd import daemon
 
-    Raises:
-        MeasurementError: there is no daemon yet.
-    """
-    raise MeasurementError(f"no daemon to run with {configuration_path} and {gaps}")
+    class WatchedDaemon(daemon.Daemon):
+        """The daemon with a heartbeat beside it."""
+
+        async def run(self) -> None:
+            """Serve until told to stop."""
+            heartbeat = asyncio.create_task(beat(gaps))
+            try:
+                await super().run()
+            finally:
+                heartbeat.cancel()
+
+    # Everything else, as the loop and the garbage collector's settings, is as in the real process.
+    with mock.patch.object(daemon, "Daemon", WatchedDaemon):
+        return daemon.serve(configuration_path)
 
 
 def main() -> None:
     """Run, and write down the gaps."""
     gaps_path, _, configuration_path = sys.argv[1:]
     gaps: list[Gap] = []
-    run_daemon(configuration_path, gaps)
+    status = run_daemon(configuration_path, gaps)
     Path(gaps_path).write_bytes(msgspec.json.encode(gaps))
+    sys.exit(status)
 
 
 __all__ = ["PREFIX", "Gap", "beat", "collect", "run_daemon"]
