@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from math import isfinite
 from sys import float_info
 
-from aiokpl_metrics_protocol import MAX_COLUMN_COUNT, Column, Folded, MetricEvent, Reason
+from aiokpl_metrics_protocol import MAX_COLUMN_COUNT, Column, Folded, Reason, Row
 
 from aiokpl_metricsd.ledger import Ledger
 from aiokpl_metricsd.limits import check_folded
@@ -24,6 +24,9 @@ _LIVE_IDLE_S = 10
 
 # A series that was in no window for this long, or for two windows, is forgotten. The live view needs a minute.
 _FORGET_AFTER_S = 120
+
+# A second that no window is open for, later than any clock's.
+_FAR_AHEAD = 2**62
 
 
 class Aggregator:
@@ -70,28 +73,30 @@ class Aggregator:
         self._ledger.events_decoded += events
         return events
 
-    def add_events(self, events: Sequence[MetricEvent], now: float) -> int:
-        """Count rows, `now` being epoch seconds. Return how many came, refused ones included."""
-        self._ledger.events_decoded += len(events)
+    def add_rows(self, rows: Sequence[Row], now: float) -> int:
+        """Count rows, `now` being epoch seconds. Return how many came, refused ones included.
+
+        Raises:
+            ProtocolError: a row's dimensions do not decode; none of the rows is counted then.
+        """
         by_alias = self._registry.by_alias
-        for event in events:
-            value = event.value
-            if not isfinite(value):
+        entries: list[Entry | Reason] = []
+        for row in rows:
+            alias = (row.name, bytes(row.dimensions), row.kind, row.unit)
+            entries.append(by_alias.get(alias) or self._registry.resolve_row(alias))
+        self._ledger.events_decoded += len(rows)
+        for row, entry in zip(rows, entries, strict=True):
+            value = row.value
+            if value - value != 0.0:
                 self._ledger.refuse_events(Reason.VALUE_NOT_FINITE, 1)
-                continue
-            alias = (event.name, event.dimensions, event.kind, event.unit)
-            entry = by_alias.get(alias)
-            if entry is None:
-                found = self._registry.resolve_event(alias, event)
-                if isinstance(found, Reason):
-                    self._ledger.refuse_events(found, 1)
-                    continue
-                entry = found
-            timestamp = event.timestamp or now
-            # A time that is no number is as wrong as one far ahead, and counts the same way: as early, now.
-            second = int(timestamp) if isfinite(timestamp) else 2**62
-            self._count(entry, second, 1, value, value, value, now).add_same(value, 1, second)
-        return len(events)
+            elif isinstance(entry, Reason):
+                self._ledger.refuse_events(entry, 1)
+            else:
+                timestamp = row.timestamp or now
+                # A time that is no number is as wrong as one far ahead, and counts the same way: as early, now.
+                second = int(timestamp) if timestamp - timestamp == 0.0 else _FAR_AHEAD
+                self._count(entry, second, 1, value, value, value, now).add_same(value, 1, second)
+        return len(rows)
 
     def add_sets(self, sets: Sequence[Folded], now: float) -> int:
         """Count folded events, `now` being epoch seconds. Return how many events came, refused ones included."""
@@ -188,9 +193,15 @@ class Aggregator:
                 snapshots.append(snapshot)
         return snapshots
 
-    def _add_columns(self, columns: Sequence[Column], now: float) -> int:
+    def _add_columns(self, columns: Sequence[Column], now: float) -> int:  # noqa: C901, PLR0912, PLR0915
+        # The hot loop: one turn a column. What `_count`, `Statistics.add_values` and `Live.add` do is written out here
+        # for the common case, since the calls alone were a fifth of a column's cost.
         events = 0
         by_alias = self._registry.by_alias
+        start = end = number = 0
+        window = self._window
+        if window is not None:
+            start, end, number = window.start, window.end, window.number
         for column in columns:
             values = column.values
             if isinstance(values, list):
@@ -199,8 +210,9 @@ class Aggregator:
                     total = sum(values)
                     low = min(values)
                     high = max(values)
+                    last = values[-1]
                 elif count:
-                    total = low = high = values[0]
+                    total = low = high = last = values[0]
                 else:
                     continue
                 # Only of a finite number this is zero; a sum with NaN or infinity in it is neither.
@@ -209,9 +221,9 @@ class Aggregator:
                     continue
             else:
                 count = column.count
-                low = high = values
                 total = values * count
-                if total - total != 0.0 or not 1 <= count <= MAX_COLUMN_COUNT:
+                low = high = last = values
+                if total - total != 0.0 or not 0 < count <= MAX_COLUMN_COUNT:
                     events += self._refuse_column(values, count)
                     continue
             events += count
@@ -222,11 +234,45 @@ class Aggregator:
                     self._ledger.refuse_events(found, count)
                     continue
                 entry = found
-            statistics = self._count(entry, column.second, count, total, low, high, now)
-            if isinstance(values, list):
-                statistics.add_values(values, total, low, high, column.second)
-            else:
-                statistics.add_same(values, count, column.second)
+            second = column.second
+            if window is None or not start <= second < end:
+                window, second = self._find_window(second, count, now)
+                start, end, number = window.start, window.end, window.number
+            window.events += count
+            if entry.overflow:
+                self._ledger.events_overflowed += count
+            statistics = entry.statistics
+            if statistics is None or entry.window_number != number:
+                statistics = _open_statistics(entry, window)
+            statistics.count += count
+            statistics.sum += total
+            if low < statistics.min:
+                statistics.min = low
+            if high > statistics.max:
+                statistics.max = high
+            if second >= statistics.last_second:
+                statistics.last_second = second
+                statistics.last = last
+            if statistics.histogram is not None:
+                if isinstance(values, list):
+                    statistics.histogram.add_values(values, low, high)
+                else:
+                    statistics.histogram.add_same(values, count)
+            live = entry.live
+            if live is None:
+                if second >= self._live_from:
+                    self._claim_live(entry, second, count, total, low, high)
+                continue
+            cell = live.newest
+            if cell.second == second:
+                cell.count += count
+                cell.sum += total
+                if low < cell.min:
+                    cell.min = low
+                if high > cell.max:
+                    cell.max = high
+            elif live.add(second, count, total, low, high):
+                self._live.move_to_end(entry)
         return events
 
     def _count(
@@ -254,11 +300,7 @@ class Aggregator:
             self._claim_live(entry, second, count, total, low, high)
         statistics = entry.statistics
         if statistics is None or entry.window_number != window.number:
-            statistics = window.statistics.get(entry)
-            if statistics is None:
-                statistics = window.statistics[entry] = build_statistics(entry.kind)
-            entry.statistics = statistics
-            entry.window_number = window.number
+            statistics = _open_statistics(entry, window)
         return statistics
 
     def _find_window(self, second: int, count: int, now: float) -> tuple[Window, int]:
@@ -306,6 +348,16 @@ class Aggregator:
     def _closed(self, windows: list[Window]) -> list[Window]:
         self._ledger.events_closed += sum(window.events for window in windows)
         return windows
+
+
+def _open_statistics(entry: Entry, window: Window) -> Statistics:
+    """Return the statistics of a series in a window, and remember them in its entry."""
+    statistics = window.statistics.get(entry)
+    if statistics is None:
+        statistics = window.statistics[entry] = build_statistics(entry.kind)
+    entry.statistics = statistics
+    entry.window_number = window.number
+    return statistics
 
 
 def _clamp(total: float) -> float:

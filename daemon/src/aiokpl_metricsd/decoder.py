@@ -7,12 +7,12 @@ where a frame comes at most once, a lower number than the last one is a repeat a
 from aiokpl_metrics_protocol import (
     AckFrame,
     ColumnsFrame,
-    EventsFrame,
     FoldedFrame,
     HelloFrame,
     ProtocolError,
     Reason,
-    decode,
+    RowsFrame,
+    decode_deferred,
 )
 from msgspec import Struct
 
@@ -50,13 +50,13 @@ class Decoder:
         self._max_producers = max_producers
         self._producers: dict[int, Producer] = {}
 
-    def decode(self, datagram: bytes | memoryview) -> EventsFrame | ColumnsFrame | FoldedFrame | None:
+    def decode(self, datagram: bytes | memoryview) -> RowsFrame | ColumnsFrame | FoldedFrame | None:
         """Return the frame, or None when it is rejected or was seen before."""
         ledger = self._ledger
         ledger.datagrams_received += 1
         ledger.bytes_received += len(datagram)
         try:
-            frame = decode(datagram)
+            frame = decode_deferred(datagram)
         except ProtocolError as error:
             ledger.reject_datagram(error.reason)
             return None
@@ -70,6 +70,11 @@ class Decoder:
             return None
         ledger.datagrams_decoded += 1
         return frame
+
+    def reject_decoded(self, reason: Reason) -> None:
+        """Count a frame that turned out not to decode, when its rows were looked at."""
+        self._ledger.datagrams_decoded -= 1
+        self._ledger.reject_datagram(reason)
 
     def reject_oversized(self, size_bytes: int) -> None:
         """Count a datagram that was too large to be read."""

@@ -8,6 +8,9 @@ from msgspec import Struct
 # read 2026-11).
 LIVE_SECONDS = 60
 
+# Before any second that an event can have.
+_NO_SECOND = -(2**63) - 1
+
 
 class Cell(Struct, gc=False):
     """One second of one series."""
@@ -22,26 +25,29 @@ class Cell(Struct, gc=False):
 class Live:
     """The rolling view of one series. Seconds are whole numbers of whatever clock the caller has."""
 
-    __slots__ = ("_cells",)
+    __slots__ = ("_cells", "newest")
 
     def __init__(self) -> None:
         """Start empty."""
         self._cells: deque[Cell] = deque()
+        # The cell of the newest second; before any event, one of a second that no event has.
+        self.newest = Cell(_NO_SECOND, 0, 0.0, 0.0, 0.0)
 
     @property
     def last_second(self) -> int | None:
         """The newest second with an event, or None when there is none."""
-        return self._cells[-1].second if self._cells else None
+        return self.newest.second if self._cells else None
 
     def add(self, second: int, count: int, total: float, low: float, high: float) -> bool:
         """Add events of one second. Return whether this second is a new one."""
-        cells = self._cells
-        cell = cells[-1] if cells else None
-        if cell is not None and cell.second == second:
+        cell = self.newest
+        if cell.second == second:
             _add(cell, count, total, low, high)
             return False
-        if cell is None or cell.second < second:
-            cells.append(Cell(second, count, total, low, high))
+        if cell.second < second:
+            cells = self._cells
+            self.newest = Cell(second, count, total, low, high)
+            cells.append(self.newest)
             while cells[0].second <= second - LIVE_SECONDS:
                 cells.popleft()
             return True

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from aiokpl_metrics_protocol import (
     CATALOG,
     Description,
-    MetricEvent,
     MetricKind,
     MetricsLevel,
     ProtocolError,
     Reason,
     Series,
     check_series,
+    decode_dimensions,
     decode_series,
 )
 from msgspec import Struct
@@ -20,7 +20,9 @@ from aiokpl_metricsd.ledger import Ledger
 from aiokpl_metricsd.live import Live
 from aiokpl_metricsd.statistics import Statistics
 
-Alias = bytes | tuple[object, ...]
+# A row's name, its dimensions as they were encoded, its kind and its unit.
+RowAlias = tuple[str, bytes, str | None, str | None]
+Alias = bytes | RowAlias
 
 # What names a series on the wire is remembered, to be decoded once. A producer of our own has one spelling a series;
 # whoever has endless many pays for decoding each time, not with our memory.
@@ -116,9 +118,14 @@ class Registry:
             return Reason.SERIES_UNREADABLE
         return self._resolve(alias, series)
 
-    def resolve_event(self, alias: Alias, event: MetricEvent) -> Entry | Reason:
-        """Return the series that a row names, or why it is refused."""
-        return self._resolve(alias, Series(event.name, event.kind, event.unit, event.dimensions))
+    def resolve_row(self, alias: RowAlias) -> Entry | Reason:
+        """Return the series that a row names, or why it is refused.
+
+        Raises:
+            ProtocolError: its dimensions do not decode.
+        """
+        name, dimensions, kind, unit = alias
+        return self._resolve(alias, Series(name, kind, unit, decode_dimensions(dimensions)))
 
     def forget_idle(self, entries: list[Entry], before_s: float) -> list[Entry]:
         """Forget those of `entries` that were in no window which ends after `before_s`. Return them."""
@@ -188,4 +195,4 @@ class Registry:
         return entry
 
 
-__all__ = ["Alias", "Entry", "Registry"]
+__all__ = ["Alias", "Entry", "Registry", "RowAlias"]

@@ -26,7 +26,14 @@ from aiokpl_metrics_protocol.catalog import (
     NAME_USER_RECORDS_RECEIVED,
     Description,
 )
-from aiokpl_metrics_protocol.codec import decode, decode_series, encode, encode_series
+from aiokpl_metrics_protocol.codec import (
+    decode,
+    decode_deferred,
+    decode_dimensions,
+    decode_series,
+    encode,
+    encode_series,
+)
 from aiokpl_metrics_protocol.errors import (
     FrameTooLargeError,
     MalformedFrameError,
@@ -42,11 +49,14 @@ from aiokpl_metrics_protocol.frames import (
     Buckets,
     Column,
     ColumnsFrame,
+    DeferredFrame,
     EventsFrame,
     Folded,
     FoldedFrame,
     Frame,
     HelloFrame,
+    Row,
+    RowsFrame,
     Totals,
 )
 from aiokpl_metrics_protocol.limits import (
@@ -98,6 +108,7 @@ __all__ = [
     "Buckets",
     "Column",
     "ColumnsFrame",
+    "DeferredFrame",
     "Description",
     "EventsFrame",
     "Folded",
@@ -112,6 +123,8 @@ __all__ = [
     "NestingError",
     "ProtocolError",
     "Reason",
+    "Row",
+    "RowsFrame",
     "Series",
     "TextError",
     "Totals",
@@ -119,6 +132,8 @@ __all__ = [
     "WrongTypeError",
     "check_series",
     "decode",
+    "decode_deferred",
+    "decode_dimensions",
     "decode_series",
     "encode",
     "encode_series",

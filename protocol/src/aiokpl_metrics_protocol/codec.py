@@ -14,7 +14,7 @@ from aiokpl_metrics_protocol.errors import (
     UnknownTagError,
     WrongTypeError,
 )
-from aiokpl_metrics_protocol.frames import Frame
+from aiokpl_metrics_protocol.frames import DeferredFrame, Frame
 from aiokpl_metrics_protocol.limits import MAX_DATAGRAM_BYTES
 from aiokpl_metrics_protocol.series import Series
 
@@ -22,6 +22,8 @@ _T = TypeVar("_T")
 
 _encoder = Encoder()
 _frame_decoder: "Decoder[Frame]" = Decoder(Frame)
+_deferred_decoder: "Decoder[DeferredFrame]" = Decoder(DeferredFrame)
+_dimensions_decoder = Decoder(tuple[tuple[str, str], ...])
 _series_decoder = Decoder(Series)
 
 _TAGS = frozenset(range(1, 6))
@@ -77,6 +79,30 @@ def decode(data: bytes | bytearray | memoryview) -> Frame:
     return _decode_with(_frame_decoder, data)
 
 
+def decode_deferred(data: bytes | bytearray | memoryview) -> DeferredFrame:
+    """Return the frame that a datagram carries, with the dimensions of rows not yet decoded.
+
+    They refer to `data`, so they hold only as long as it does not change. A row whose dimensions `decode_dimensions`
+    then refuses makes its frame one that does not decode.
+
+    Raises:
+        ProtocolError: one of its children, as for `decode`.
+    """
+    if len(data) > MAX_DATAGRAM_BYTES:
+        message = f"the datagram has {len(data)} bytes; at most {MAX_DATAGRAM_BYTES} are allowed"
+        raise FrameTooLargeError(message)
+    return _decode_with(_deferred_decoder, data)
+
+
+def decode_dimensions(data: bytes) -> tuple[tuple[str, str], ...]:
+    """Return the dimensions of a row, given their bytes.
+
+    Raises:
+        ProtocolError: one of its children, as for `decode`; never `FrameTooLargeError`.
+    """
+    return _decode_with(_dimensions_decoder, data)
+
+
 def encode_series(series: Series) -> bytes:
     """Return the bytes by which columns and folded sets name `series`. Sort its dimensions first.
 
@@ -99,7 +125,7 @@ def _decode_with(decoder: "Decoder[_T]", data: bytes | bytearray | memoryview) -
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        _raise_protocol_error(error, bytes(data[:_HEAD_BYTES]), framed=decoder is _frame_decoder)
+        _raise_protocol_error(error, bytes(data[:_HEAD_BYTES]), framed=decoder is _frame_decoder or decoder is _deferred_decoder)
 
 
 def _raise_protocol_error(error: Exception, head: bytes, *, framed: bool) -> NoReturn:
@@ -129,4 +155,4 @@ def _has_unknown_tag(head: bytes) -> bool:
     return int.from_bytes(tag[1 : 1 + number_bytes] if number_bytes else tag[:1], "big") not in _TAGS
 
 
-__all__ = ["decode", "decode_series", "encode", "encode_series"]
+__all__ = ["decode", "decode_deferred", "decode_dimensions", "decode_series", "encode", "encode_series"]

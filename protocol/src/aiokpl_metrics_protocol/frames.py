@@ -6,7 +6,7 @@ what is missing there has its default. `docs/protocol.md` gives every frame byte
 
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from aiokpl_metrics_protocol.events import MetricEvent
 
@@ -18,6 +18,23 @@ class EventsFrame(Struct, frozen=True, array_like=True, tag=1):
     """Rows, from a producer in any language. No handshake, no numbers: at most once."""
 
     events: list[MetricEvent]
+
+
+class Row(Struct, frozen=True, array_like=True, gc=False):
+    """A `MetricEvent` whose dimensions are still encoded: whoever has seen the same bytes before need not decode them."""
+
+    name: str
+    value: float
+    timestamp: float
+    dimensions: Raw = Raw(b"\x90")
+    kind: str | None = None
+    unit: str | None = None
+
+
+class RowsFrame(Struct, frozen=True, array_like=True, tag=1):
+    """An `EventsFrame` of `Row`s."""
+
+    events: list[Row]
 
 
 class Totals(Struct, frozen=True, array_like=True, gc=False):
@@ -154,6 +171,7 @@ class AckFrame(Struct, frozen=True, array_like=True, tag=5):
     daemon_id: Number = 0
 
 
+DeferredFrame = RowsFrame | ColumnsFrame | FoldedFrame | HelloFrame | AckFrame
 Frame = EventsFrame | ColumnsFrame | FoldedFrame | HelloFrame | AckFrame
 
 __all__ = [
@@ -161,11 +179,14 @@ __all__ = [
     "Buckets",
     "Column",
     "ColumnsFrame",
+    "DeferredFrame",
     "EventsFrame",
     "Folded",
     "FoldedFrame",
     "Frame",
     "HelloFrame",
     "Number",
+    "Row",
+    "RowsFrame",
     "Totals",
 ]

@@ -1,0 +1,149 @@
+"""The command line: the daemon itself, `check` and `send`."""
+
+import os
+import socket
+import sys
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from aiokpl_metricsd import __version__
+from aiokpl_metricsd.errors import ConfigurationError
+
+app = typer.Typer(
+    name="aiokpl-metricsd",
+    add_completion=False,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class LogFormat(str, Enum):
+    """How the log is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(str, Enum):
+    """What the log leaves out."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Kind(str, Enum):
+    """What a metric measures."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+_ConfigOption = Annotated[
+    str | None,
+    typer.Option("--config", metavar="FILE", help="The TOML file. Without it: sink console, windows of 5 s."),
+]
+
+
+def _print_version(value: bool) -> None:  # noqa: FBT001 - Typer's callback
+    if value:
+        typer.echo(f"aiokpl-metricsd {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def run_daemon(
+    context: typer.Context,
+    config: _ConfigOption = None,
+    log_format: Annotated[LogFormat, typer.Option(help="How the log on standard error is written.")] = LogFormat.TEXT,
+    log_level: Annotated[LogLevel, typer.Option(help="The least level that is logged.")] = LogLevel.INFO,
+    version: Annotated[  # noqa: ARG001 - acts in its callback
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Aggregate metric events from a local socket and hand the windows to sinks."""
+    if context.invoked_subcommand is not None:
+        return
+    from aiokpl_metricsd.daemon import serve
+
+    raise typer.Exit(serve(config, log_format.value, log_level.value))
+
+
+@app.command()
+def check(config: _ConfigOption = None) -> None:
+    """Read a configuration as the daemon would, build its sinks, open nothing."""
+    from aiokpl_metricsd.config import load
+    from aiokpl_metricsd.sinks.loading import build_sink
+
+    try:
+        configuration = load(config, os.environ)
+        for options in configuration.sinks.values():
+            build_sink(options)
+    except ConfigurationError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    sinks = ", ".join(f"{name} ({options.type})" for name, options in configuration.sinks.items())
+    typer.echo(f"ok: windows of {configuration.interval_s} s, sinks: {sinks}")
+
+
+@app.command()
+def send(
+    name: Annotated[str, typer.Argument(help="The metric's name.")],
+    value: Annotated[float, typer.Argument(help="The event's value.")] = 1.0,
+    dim: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A dimension; may be repeated.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="What the metric measures.")] = None,
+    unit: Annotated[str | None, typer.Option(help='The value\'s unit, as "ms" or "bytes".')] = None,
+    socket_path: Annotated[
+        str | None,
+        typer.Option("--socket", metavar="PATH", help="The daemon's socket; without it, the usual places."),
+    ] = None,
+) -> None:
+    """Send one event to the daemon."""
+    from aiokpl_metrics_protocol import EventsFrame, MetricEvent, check_series, encode, socket_candidates
+
+    dimensions = tuple(_split_dimension(text) for text in dim or ())
+    event = MetricEvent(name, value, 0.0, dimensions, None if kind is None else kind.value, unit)
+    reason = check_series(event.name, event.kind, event.unit, event.dimensions)
+    if reason is not None or value - value != 0.0:
+        message = f"the event would be refused: {reason or 'value_not_finite'}; docs/protocol.md has the limits"
+        typer.echo(message, err=True)
+        raise typer.Exit(2)
+    candidates = socket_candidates() if socket_path is None else (socket_path,)
+    problems: list[str] = []
+    for path in candidates:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
+            connection.settimeout(5.0)
+            try:
+                connection.connect(path)
+                connection.send(encode(EventsFrame([event])))
+            except OSError as error:
+                problems.append(f"{path}: {error.strerror or error}")
+            else:
+                return
+    typer.echo(f"no daemon took the event: {'; '.join(problems)}", err=True)
+    raise typer.Exit(1)
+
+
+def _split_dimension(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        message = f"{text!r} is no dimension; write KEY=VALUE"
+        raise typer.BadParameter(message, param_hint="--dim")
+    return key, value
+
+
+def run() -> None:
+    """Run the command line of this process."""
+    try:
+        app()
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+__all__ = ["app", "run"]

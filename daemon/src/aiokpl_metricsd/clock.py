@@ -1,0 +1,110 @@
+"""Time -> closed windows. Wall time says which second it is, monotonic time how long to wait."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from aiokpl_metricsd.aggregator import Aggregator
+from aiokpl_metricsd.ledger import Ledger
+from aiokpl_metricsd.windows import Window, Windows
+
+# How often the clock looks whether a window is due, and whether the wall clock was set.
+TICK_S = 0.25
+
+
+class Clock(Protocol):
+    """Where time comes from. `SystemClock` in the daemon, one that is moved by hand in tests."""
+
+    def time(self) -> float:
+        """Return the wall time in epoch seconds."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds of a clock that never goes back."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def time(self) -> float:
+        """Return the wall time in epoch seconds."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return seconds of a clock that never goes back."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, on the running event loop."""
+        await asyncio.sleep(seconds)
+
+
+class WindowClock:
+    """Closes windows when they are due.
+
+    A window is due `grace_s` after its end, and closes only after a pass over the socket that began when it was due: what
+    was queued in time is counted in time, even when the daemon was stopped meanwhile. None closes in the first
+    `grace_s` of the daemon.
+
+    Args:
+        clock: where time comes from.
+        aggregator: whose windows are closed.
+        windows: the same windows.
+        ledger: where clock steps are counted.
+        grace_s: how long after its end a window waits for events of its own.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        aggregator: Aggregator,
+        windows: Windows,
+        ledger: Ledger,
+        *,
+        grace_s: float,
+    ) -> None:
+        """Begin now."""
+        self._clock = clock
+        self._aggregator = aggregator
+        self._windows = windows
+        self._ledger = ledger
+        self._grace_s = grace_s
+        self._began = clock.monotonic()
+        self._offset = clock.time() - self._began
+
+    async def run(self, read_pass: Callable[[], None], hand_over: Callable[[list[Window]], Awaitable[None]]) -> None:
+        """Close windows for ever: read what is queued, close what is due, hand it over."""
+        while True:
+            await self._clock.sleep(TICK_S)
+            closed = self.tick(read_pass)
+            if closed:
+                await hand_over(closed)
+
+    def tick(self, read_pass: Callable[[], None]) -> list[Window]:
+        """Close what is due now; return it, oldest first."""
+        now, monotonic = self._clock.time(), self._clock.monotonic()
+        step_s, self._offset = now - monotonic - self._offset, now - monotonic
+        if step_s < -self._windows.interval_s:
+            # The clock was set back by more than a window. To wait until it is there again would hold everything
+            # up, so the windows close, and new ones begin at the time that is now.
+            read_pass()
+            self._ledger.clock_steps += 1
+            closed = self._aggregator.close_all(now)
+            self._windows.begin_anew(now)
+            return closed
+        if monotonic - self._began < self._grace_s:
+            return []
+        next_end = self._windows.next_end()
+        if next_end is None or next_end + self._grace_s > now:
+            return []
+        read_pass()
+        return self._aggregator.close_due(now, self._grace_s)
+
+
+__all__ = ["TICK_S", "Clock", "SystemClock", "WindowClock"]
