@@ -1,0 +1,146 @@
+"""What became of the snapshots of closed windows, for one sink. The columns always add up.
+
+    closed = delivered + waiting + merging + merged + filtered + expired + quarantined + dropped + uncertain
+
+Everything is counted in snapshots of closed windows as they are handed to the sink's selection, before
+anything is filtered or merged. Where N snapshots become M, by merging dimensions or windows, N - M are
+counted as merged: what they said is in the M that go on. So each column is a number of snapshots, and one
+delivered snapshot may stand for several merged ones.
+"""
+
+from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import asdict
+
+
+class DropReason(StrEnum):
+    """Why snapshots were dropped. The value is the word that is counted and logged."""
+
+    QUEUE_FULL = "queue_full"
+    SHUTDOWN = "shutdown"
+    FAULT = "fault"
+
+
+class SinkLedger(Struct):
+    """The account of one sink. Every method moves snapshots from one column to another.
+
+    Attributes:
+        closed: snapshots of closed windows handed to the sink.
+        delivered: the backend took them.
+        waiting: not yet delivered: in the queue, in an export, or between two attempts.
+        merging: in a longer window that is not complete.
+        merged: became part of another snapshot.
+        filtered: the sink does not want to see them.
+        expired: too old for the backend, or for the operator.
+        quarantined: refused for good, each by itself.
+        dropped: discarded, for one of the reasons.
+        dropped_by_reason: the same by the word of a `DropReason`.
+        uncertain: tried once, without an answer, where no second attempt is allowed.
+        ambiguous: sent again although the first attempt may have succeeded, to a backend that adds; no column
+            of the sum, since these are in another one too.
+        exports: attempts to export.
+        failures: attempts that did not wholly succeed.
+        last_error: what the last failure said; "" when there was none.
+        last_success: epoch seconds when the backend last took anything; 0.0 when it never did.
+    """
+
+    closed: int = 0
+    delivered: int = 0
+    waiting: int = 0
+    merging: int = 0
+    merged: int = 0
+    filtered: int = 0
+    expired: int = 0
+    quarantined: int = 0
+    dropped: int = 0
+    dropped_by_reason: dict[str, int] = {}
+    uncertain: int = 0
+    ambiguous: int = 0
+    exports: int = 0
+    failures: int = 0
+    last_error: str = ""
+    last_success: float = 0.0
+
+    def close_window(self, count: int) -> None:
+        """Take the snapshots of a closed window: they wait."""
+        self.closed += count
+        self.waiting += count
+
+    def select(self, filtered_count: int, merged_count: int) -> None:
+        """Count what a selection took away from those that wait."""
+        self.waiting -= filtered_count + merged_count
+        self.filtered += filtered_count
+        self.merged += merged_count
+
+    def hold(self, count: int, merged_count: int) -> None:
+        """Move those that wait into a longer window, where some become part of others."""
+        self.waiting -= count
+        self.merging += count - merged_count
+        self.merged += merged_count
+
+    def release(self, count: int) -> None:
+        """Let those of a complete longer window wait for delivery."""
+        self.merging -= count
+        self.waiting += count
+
+    def deliver(self, count: int) -> None:
+        """Count those that the backend took."""
+        self.waiting -= count
+        self.delivered += count
+
+    def quarantine(self, count: int) -> None:
+        """Count those that were refused for good."""
+        self.waiting -= count
+        self.quarantined += count
+
+    def expire(self, count: int) -> None:
+        """Count those that became too old."""
+        self.waiting -= count
+        self.expired += count
+
+    def drop(self, count: int, reason: DropReason) -> None:
+        """Count those that were discarded."""
+        self.waiting -= count
+        self._add_dropped(count, reason)
+
+    def drop_merging(self, reason: DropReason) -> None:
+        """Count those of an incomplete longer window that were discarded."""
+        count, self.merging = self.merging, 0
+        if count:
+            self._add_dropped(count, reason)
+
+    def abandon(self, reason: DropReason) -> int:
+        """Drop all that has no fate yet and return how many these are."""
+        count = self.waiting + self.merging
+        if count:
+            self.drop(self.waiting, reason)
+            self.drop_merging(reason)
+        return count
+
+    def balance(self) -> int:
+        """Return what the columns do not explain: 0, or there is a fault in the daemon."""
+        return self.closed - (
+            self.delivered
+            + self.waiting
+            + self.merging
+            + self.merged
+            + self.filtered
+            + self.expired
+            + self.quarantined
+            + self.dropped
+            + self.uncertain
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the columns by name, as built-in types."""
+        columns: dict[str, object] = asdict(self)
+        columns["dropped_by_reason"] = dict(self.dropped_by_reason)
+        return columns
+
+    def _add_dropped(self, count: int, reason: DropReason) -> None:
+        self.dropped += count
+        self.dropped_by_reason[reason.value] = self.dropped_by_reason.get(reason.value, 0) + count
+
+
+__all__ = ["DropReason", "SinkLedger"]
