@@ -1,0 +1,291 @@
+"""A TOML file and the environment -> the configuration, checked, or one line that says what to mend.
+
+Each table is read on its own, so that an error can name it. Without a file the embedded default goes
+through the same door.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, cast
+
+from msgspec import Meta, Struct, structs
+
+from aiokpl_metrics_protocol import (
+    MAX_DIMENSION_KEY_CHARS,
+    MAX_DIMENSION_VALUE_CHARS,
+    MAX_DIMENSIONS,
+    MAX_NAME_CHARS,
+    MAX_UNIT_CHARS,
+    MetricKind,
+    MetricsLevel,
+)
+from aiokpl_metrics_protocol.location import MAX_PATH_BYTES
+from aiokpl_metricsd.conversion import Slot, convert_table, list_slots
+from aiokpl_metricsd.description import describe_found
+from aiokpl_metricsd.errors import ConfigurationError
+from aiokpl_metricsd.interpolation import FILE_SUFFIX, inline_files, interpolate
+from aiokpl_metricsd.place import Place, quote_key
+from aiokpl_metricsd.sinks.loading import DEFAULT_TIMEOUT_S, SinkOptions, build_options, load_factory
+
+DEFAULT_FILE: Final = "the embedded default"
+DEFAULT: Final = """\
+interval_s = 5
+
+[sinks.console]
+type = "console"
+"""
+
+# A day. Longer waits are typing errors, and an infinite one would never end.
+_MAX_WAIT_S = 86_400
+
+_Text: TypeAlias = Annotated[str, Meta(min_length=1)]
+_Texts: TypeAlias = tuple[_Text, ...]
+_Wait: TypeAlias = Annotated[float, Meta(gt=0, le=_MAX_WAIT_S)]
+_Mode: TypeAlias = Annotated[
+    str,
+    Meta(pattern=r"^0?[0-7]{3}\Z", description='the octal digits of a file\'s mode, such as "0660"'),
+]
+_DimensionValue: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_DIMENSION_VALUE_CHARS)]
+_SinkLevel: TypeAlias = Literal["detailed", "summary"]
+_Unit: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_UNIT_CHARS)]
+
+_Options = TypeVar("_Options", bound=Struct)
+
+
+class IngestOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[ingest]` table.
+
+    Attributes:
+        socket: the path of the ingest socket; None for the first of the usual places that can be created.
+        mode: the socket's mode, as octal digits.
+        group: the name or number of the group that the socket is given to; None leaves it as it is.
+    """
+
+    socket: _Text | None = None
+    mode: _Mode = "0660"
+    group: _Text | None = None
+
+    @property
+    def mode_bits(self) -> int:
+        """The mode as a number, for `chmod`."""
+        return int(self.mode, 8)
+
+
+class LimitOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[limits]` table.
+
+    Attributes:
+        max_series: series in all; the events of further ones go to an overflow series of the same name.
+        live_series: the most recently active series that answer for the last seconds; the rest answer from
+            their open window.
+    """
+
+    max_series: Annotated[int, Meta(ge=1)] = 100_000
+    live_series: Annotated[int, Meta(ge=0)] = 2_000
+
+
+class MetricOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[metrics.NAME]` table.
+
+    Attributes:
+        kind: None leaves it to the producer.
+        unit: the same.
+    """
+
+    kind: MetricKind | None = None
+    unit: _Unit | None = None
+
+
+class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that an operator decides.
+
+    Attributes:
+        level: how much detail the daemon keeps.
+        interval_s: the length of a window in seconds.
+        grace_s: seconds that a window stays open after its end, for late events.
+        state_dir: where undelivered windows are kept; None keeps them in memory.
+        shutdown_timeout_s: seconds for the last exports after SIGTERM.
+        ingest: where events come in.
+        limits: how much is kept.
+        dimensions: added to every series; a producer's own value wins.
+        metrics: kinds and units by metric name.
+        sinks: by the name of their table, in the order of the file.
+    """
+
+    level: MetricsLevel = MetricsLevel.DETAILED
+    interval_s: Annotated[int, Meta(ge=1, le=3600)] = 60
+    grace_s: Annotated[float, Meta(ge=0, le=60)] = 2.0
+    state_dir: _Text | None = None
+    shutdown_timeout_s: _Wait = 5.0
+    ingest: IngestOptions = IngestOptions()
+    limits: LimitOptions = LimitOptions()
+    dimensions: dict[str, str] = {}
+    metrics: dict[str, MetricOptions] = {}
+    sinks: dict[str, SinkOptions]
+
+
+class _CommonOptions(Struct, frozen=True, kw_only=True):
+    """What the table of every sink takes."""
+
+    type: _Text
+    level: _SinkLevel = "detailed"
+    include: _Texts = ()
+    exclude: _Texts = ()
+    drop_dimensions: _Texts = ()
+    interval_s: Annotated[int, Meta(ge=1, le=_MAX_WAIT_S)] | None = None
+    timeout_s: _Wait = DEFAULT_TIMEOUT_S
+
+
+_TABLES = ("ingest", "limits", "dimensions", "metrics", "sinks")
+
+
+def load(path: str | None, environ: Mapping[str, str]) -> Configuration:
+    """Return the configuration of a file, or the embedded default.
+
+    The modules of the configured sinks are imported; nothing is built or opened.
+
+    Args:
+        path: of the TOML file; None for the embedded default.
+        environ: the variables that the file may name.
+
+    Raises:
+        ConfigurationError: the file cannot be read or used.
+    """
+    place = Place(DEFAULT_FILE if path is None else path)
+    text = DEFAULT if path is None else _read(path, place)
+    try:
+        return _build(interpolate(_parse(text, place), environ, place), place)
+    except RecursionError:
+        raise place.error("tables or arrays are nested too deeply") from None
+
+
+def _read(path: str, place: Place) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs import time
+            return file.read()
+    except OSError as error:
+        raise place.error(f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise place.error(f"not UTF-8 at byte {error.start}") from None
+    except ValueError:
+        raise place.error("no path") from None
+
+
+def _parse(text: str, place: Place) -> dict[str, object]:
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        what, _, where = str(error).removesuffix(")").rpartition(" (at ")
+        position = re.fullmatch(r"line (\d+), column (\d+)", where)
+        if position is None:
+            # The parser says "end of document".
+            lines = text.split("\n")
+            where = f"line {len(lines)}, column {len(lines[-1]) + 1}"
+        raise place.error(f"{where}: {what[:1].lower()}{what[1:]}") from None
+
+
+def _build(document: dict[str, object], place: Place) -> Configuration:
+    slots = list_slots(Configuration) | dict.fromkeys(_TABLES, Slot(dict[str, Any]))
+    top = convert_table(inline_files(document, slots, place), slots, place)
+    # The tables are read from the document itself: what is converted has lost the marks of interpolation.
+    tables = {name: cast("dict[str, object]", document[name]) for name in _TABLES if name in document}
+    ingest = _convert(IngestOptions, tables.get("ingest", {}), place.below("ingest"))
+    _check_socket(ingest.socket, place.below("ingest"))
+    settings = {key: value for key, value in top.items() if key not in _TABLES}
+    configuration = Configuration(
+        **settings,
+        ingest=ingest,
+        limits=_convert(LimitOptions, tables.get("limits", {}), place.below("limits")),
+        dimensions=_build_dimensions(tables.get("dimensions", {}), place.below("dimensions")),
+        metrics=_build_metrics(tables.get("metrics", {}), place.below("metrics")),
+        sinks={},
+    )
+    sinks = _list_tables(tables.get("sinks", {}), place.below("sinks"))
+    if not sinks:
+        raise place.error('no sink; expected at least one, such as [sinks.console] with type = "console"')
+    built = {
+        name: _build_sink(table, configuration.interval_s, place.below("sinks", name))
+        for name, table in sinks
+    }
+    return structs.replace(configuration, sinks=built)
+
+
+def _convert(struct: type[_Options], table: Mapping[str, object], place: Place) -> _Options:
+    slots = list_slots(struct)
+    return struct(**convert_table(inline_files(table, slots, place), slots, place))
+
+
+def _list_tables(table: Mapping[str, object], place: Place) -> list[tuple[str, dict[str, object]]]:
+    """Return the tables in a table that holds nothing else."""
+    for name, value in table.items():
+        if not isinstance(value, dict):
+            raise place.error(f"expected a table, found {describe_found(value, name)}", quote_key(name))
+    return [(name, cast("dict[str, object]", value)) for name, value in table.items()]
+
+
+def _check_socket(path: str | None, place: Place) -> None:
+    if path is not None and len(os.fsencode(path)) > MAX_PATH_BYTES:
+        raise place.error(
+            f"expected a path of at most {MAX_PATH_BYTES} bytes, found {len(os.fsencode(path))}", "socket"
+        )
+
+
+def _build_dimensions(table: Mapping[str, object], place: Place) -> dict[str, str]:
+    if len(table) > MAX_DIMENSIONS:
+        raise place.error(f"expected at most {MAX_DIMENSIONS} dimensions, found {len(table)}")
+    for key in table:
+        if not 1 <= len(key) <= MAX_DIMENSION_KEY_CHARS:
+            raise place.error(f"expected a key of 1 to {MAX_DIMENSION_KEY_CHARS} characters", quote_key(key))
+    # No OPTION_file here: the keys are the operator's own, and one may end like that.
+    return convert_table(table, dict.fromkeys(table, Slot(_DimensionValue)), place)
+
+
+def _build_metrics(table: Mapping[str, object], place: Place) -> dict[str, MetricOptions]:
+    for name in table:
+        if not 1 <= len(name) <= MAX_NAME_CHARS:
+            raise place.error(f"expected a name of 1 to {MAX_NAME_CHARS} characters", quote_key(name))
+    return {name: _convert(MetricOptions, own, place.below(name)) for name, own in _list_tables(table, place)}
+
+
+def _build_sink(table: Mapping[str, object], base_s: int, place: Place) -> SinkOptions:
+    slots = list_slots(_CommonOptions)
+    names = frozenset(slots) | frozenset(name + FILE_SUFFIX for name in slots)
+    # The type stays marked where it came from a variable, so that no error shows it.
+    given = inline_files({key: value for key, value in table.items() if key in names}, slots, place)
+    common = _CommonOptions(**convert_table(given, slots, place))
+    factory = load_factory(cast("str", given["type"]), place)
+    own = {key: value for key, value in table.items() if key not in names}
+    options, secrets = build_options(factory, own, place, reserved=tuple(slots))
+    interval_s = base_s if common.interval_s is None else common.interval_s
+    if interval_s % base_s:
+        raise place.error(f"expected a multiple of the daemon's {base_s}, found {interval_s}", "interval_s")
+    return SinkOptions(
+        name=place.table[-1],
+        type=common.type,
+        factory=factory,
+        interval_s=interval_s,
+        level=MetricsLevel(common.level),
+        include=common.include,
+        exclude=common.exclude,
+        drop_dimensions=common.drop_dimensions,
+        timeout_s=common.timeout_s,
+        options=options,
+        place=place,
+        secrets=secrets,
+    )
+
+
+__all__ = [
+    "DEFAULT",
+    "DEFAULT_FILE",
+    "Configuration",
+    "ConfigurationError",
+    "IngestOptions",
+    "LimitOptions",
+    "MetricOptions",
+    "SinkOptions",
+    "load",
+]
