@@ -25,7 +25,7 @@ def main() -> None:
 
         run()
     else:
-        from aiokpl_metricsd.daemon import serve
+        from aiokpl_metricsd.process import serve
 
         sys.exit(serve(**options))
 

@@ -70,7 +70,7 @@ def run_daemon(
     """Aggregate metric events from a local socket and hand the windows to sinks."""
     if context.invoked_subcommand is not None:
         return
-    from aiokpl_metricsd.daemon import serve
+    from aiokpl_metricsd.process import serve
 
     raise typer.Exit(serve(config, log_format.value, log_level.value))
 

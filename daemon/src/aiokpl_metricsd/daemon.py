@@ -7,30 +7,18 @@ same order: no more datagrams, what is queued is read, the open windows close, t
 """
 
 import asyncio
-import gc
 import logging
 import os
-import signal
-import sys
-from typing import Literal, cast
 
-from aiokpl_metrics_protocol import (
-    ColumnsFrame,
-    Description,
-    ProtocolError,
-    RowsFrame,
-    socket_candidates,
-)
+from aiokpl_metrics_protocol import CATALOG, ColumnsFrame, Description, MetricKind, ProtocolError, RowsFrame
 
 from aiokpl_metricsd.aggregator import Aggregator
 from aiokpl_metricsd.clock import Clock, SystemClock, WindowClock
-from aiokpl_metricsd.config import Configuration, load
+from aiokpl_metricsd.config import Configuration
 from aiokpl_metricsd.decoder import Decoder
 from aiokpl_metricsd.delivery import Delivery, SinkSettings
-from aiokpl_metricsd.errors import ConfigurationError, SocketInUseError
 from aiokpl_metricsd.ledger import Ledger
-from aiokpl_metricsd.listener import Listener, listen
-from aiokpl_metricsd.log import configure
+from aiokpl_metricsd.listener import Listener
 from aiokpl_metricsd.receiver import Receiver
 from aiokpl_metricsd.registry import Registry
 from aiokpl_metricsd.selection import Selection
@@ -43,13 +31,8 @@ _log = logging.getLogger("aiokpl_metricsd")
 # Series handled between two looks at the socket: 1,000 snapshots take about 2 ms to build.
 _SLICE_SERIES = 1_000
 
-# The decoder makes a list and its columns for each datagram, none of them in a cycle: with the default of 700 the
-# collector would run at every second datagram.
-_GC_THRESHOLD = 50_000
-
-EXIT_OK = 0
-EXIT_SOCKET_IN_USE = 1
-EXIT_CONFIGURATION = 2
+# Told a second time to stop, the process ends at once and says by its status that it did not end in order.
+_EXIT_ABRUPT = 1
 
 
 class Daemon:
@@ -106,7 +89,7 @@ class Daemon:
         """Ask `run` to end. A second call ends the process at once."""
         if self._stopping.is_set():
             _log.warning("told twice to stop; ending at once, what is not delivered is lost")
-            os._exit(EXIT_SOCKET_IN_USE)
+            os._exit(_EXIT_ABRUPT)
         self._stopping.set()
 
     async def run(self) -> None:
@@ -169,57 +152,6 @@ class Daemon:
             await asyncio.sleep(0)
 
 
-def serve(
-    config: str | None = None,
-    log_format: str = "text",
-    log_level: str = "info",
-) -> int:
-    """Run the daemon of one process. Return its exit status.
-
-    Args:
-        config: path of the configuration file; None for the embedded default.
-        log_format: "text" or "json".
-        log_level: "debug", "info", "warning" or "error".
-    """
-    configure(cast("Literal['text', 'json']", log_format), log_level, sys.stderr)
-    try:
-        configuration = load(config, os.environ)
-        candidates = socket_candidates() if configuration.ingest.socket is None else (configuration.ingest.socket,)
-        listener = listen(candidates, mode=configuration.ingest.mode_bits, group=configuration.ingest.group)
-    except ConfigurationError as error:
-        print(error, file=sys.stderr)
-        return EXIT_CONFIGURATION
-    except SocketInUseError as error:
-        print(error, file=sys.stderr)
-        return EXIT_SOCKET_IN_USE
-    if configuration.state_dir is not None:
-        _log.warning("state_dir is not used yet: windows wait in memory", extra={"fields": {}})
-    import uvloop
-
-    gc.set_threshold(_GC_THRESHOLD, 20, 20)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(configuration, listener))
-    except ConfigurationError as error:
-        print(error, file=sys.stderr)
-        return EXIT_CONFIGURATION
-
-
-async def _serve(configuration: Configuration, listener: Listener) -> int:
-    try:
-        daemon = Daemon(configuration, listener)
-    except BaseException:
-        listener.close()
-        raise
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, daemon.stop)
-    # What is loaded by now stays: the collector need not look at it again.
-    gc.freeze()
-    await daemon.run()
-    return EXIT_OK
-
-
 def _build_settings(configuration: Configuration, name: str) -> SinkSettings:
     options = configuration.sinks[name]
     selection = Selection(
@@ -233,8 +165,6 @@ def _build_settings(configuration: Configuration, name: str) -> SinkSettings:
 
 
 def _build_descriptions(configuration: Configuration) -> dict[str, Description]:
-    from aiokpl_metrics_protocol import CATALOG, MetricKind
-
     descriptions: dict[str, Description] = {}
     for name, options in configuration.metrics.items():
         known = CATALOG.get(name, Description(MetricKind.COUNTER, None))
@@ -242,4 +172,4 @@ def _build_descriptions(configuration: Configuration) -> dict[str, Description]:
     return descriptions
 
 
-__all__ = ["EXIT_CONFIGURATION", "EXIT_OK", "EXIT_SOCKET_IN_USE", "Daemon", "serve"]
+__all__ = ["Daemon"]
