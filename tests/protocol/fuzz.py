@@ -6,7 +6,8 @@ types, deep nesting, claimed lengths beyond the end, empty datagrams, and larger
 Some decode, and their events are counted, so a test that sends good events beside them gives its own series
 names that begin with `GOOD_PREFIX`: no datagram from here contains these bytes, so none can reach such a
 series, whether by a row's name or by a column's series blob. What a mutation happens to spell so is spelled
-otherwise before it is yielded. Producer ids are small or mutated; a real producer's are random, of 63 bits.
+otherwise before it is yielded. That a producer id from here is a real producer's is as unlikely as that two
+real ones are the same.
 
 A datagram costs about a microsecond: a few thousand bases are built first and then only sliced.
 """
@@ -59,6 +60,8 @@ _TOKENS = tuple(
     )
 )
 
+# How the bases begin that have a producer id of 64 bits.
+_NUMBERED = (b"\x95\x02\xcf", b"\x95\x03\xcf")
 _BYTES = tuple(bytes([byte]) for byte in range(256))
 
 
@@ -92,7 +95,7 @@ class Mutator:
     def list_mutations(self) -> tuple[Callable[[bytes], bytes], ...]:
         """Return every mutation; the one that stands twice is twice as likely."""
         return (
-            self.keep,
+            self.renumber,
             self.flip_bit,
             self.flip_bit,
             self.replace_byte,
@@ -106,8 +109,12 @@ class Mutator:
             self.make_noise,
         )
 
-    def keep(self, data: bytes) -> bytes:
-        return data
+    def renumber(self, data: bytes) -> bytes:
+        """Keep a frame, but as that of another producer, so that it is no repeat."""
+        if data[:3] not in _NUMBERED:
+            return data
+        at = int(self._random() * (_NOISE_BYTES - 8))
+        return data[:3] + b"\x3f" + self._noise[at : at + 7] + data[11:]
 
     def flip_bit(self, data: bytes) -> bytes:
         at = int(self._random() * len(data))
@@ -196,7 +203,7 @@ def _build_frame(source: Random) -> list[Any]:
     count = source.choice((0, 1, 1, 2, 5))
     if tag == 1:
         return [1, [_build_row(source) for _ in range(count)]]
-    numbers = [source.choice((0, 1, 7, 2**32)), source.randrange(200)]
+    numbers = [source.choice((0, 7, 2**61 + source.randrange(1000))), source.randrange(200)]
     if tag in {2, 3}:
         build = _build_column if tag == 2 else _build_set
         totals = [source.randrange(10_000), {"buffer_full": source.randrange(100)}]

@@ -26,17 +26,21 @@ from aiokpl_metrics_protocol import (
     NestingError,
     ProtocolError,
     Reason,
+    RowsFrame,
     Series,
     TextError,
     Totals,
     UnknownTagError,
     WrongTypeError,
     decode,
+    decode_deferred,
+    decode_dimensions,
     decode_series,
     encode,
     encode_series,
 )
 from tests.protocol import strategies
+from tests.protocol.fuzz import random_datagrams
 from tests.protocol.golden import read_golden
 
 FRAMES = (EventsFrame, ColumnsFrame, FoldedFrame, HelloFrame, AckFrame)
@@ -511,3 +515,66 @@ def test_what_cannot_be_encoded_is_said_plainly() -> None:
 def test_golden_frames_of_one_type_differ_from_every_other_type() -> None:
     types = {type(decode(golden.data)) for golden in read_golden().values() if "Series" not in golden.value}
     assert types == set(FRAMES)
+
+
+# ---- rows whose dimensions wait
+
+
+def _decode_in_two_steps(data: bytes) -> Frame:
+    """Decode as the daemon does: dimensions are decoded only when a row is looked at."""
+    frame = decode_deferred(data)
+    if not isinstance(frame, RowsFrame):
+        return frame
+    return EventsFrame(
+        [
+            MetricEvent(
+                row.name,
+                row.value,
+                row.timestamp,
+                decode_dimensions(bytes(row.dimensions)),
+                row.kind,
+                row.unit,
+            )
+            for row in frame.events
+        ],
+    )
+
+
+@given(strategies.frames, EXTRA_ITEMS)
+@settings(deadline=None)
+def test_decoding_in_two_steps_gives_the_same_frame(frame: Frame, extra: list[Any]) -> None:
+    assert _decode_in_two_steps(encode(frame)) == frame
+    assert _decode_in_two_steps(_grow(frame, extra)) == frame
+
+
+def test_decoding_in_two_steps_accepts_and_refuses_the_same_datagrams() -> None:
+    accepted = 0
+    for data in random_datagrams(9, 40_000):
+        at_once, in_two_steps = _try(decode, data), _try(_decode_in_two_steps, data)
+        assert isinstance(in_two_steps, (*FRAMES, ProtocolError))
+        assert isinstance(at_once, ProtocolError) is isinstance(in_two_steps, ProtocolError)
+        # The text of a frame: NaN differs from itself.
+        assert isinstance(at_once, ProtocolError) or repr(at_once) == repr(in_two_steps)
+        accepted += not isinstance(at_once, ProtocolError)
+    assert accepted > 1_000
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param("92 06 90", UnknownTagError, id="tag 6"),
+        pytest.param("92 cf 0000000000000006 90", UnknownTagError, id="tag 6 in nine bytes"),
+        pytest.param("92 01 c0", WrongTypeError, id="nil for rows"),
+        pytest.param("92 01 91 93 a1ff 01 00", TextError, id="a name that is not UTF-8"),
+        pytest.param("92 01 91 94 a161 01 00 81 a16b a176", WrongTypeError, id="a map for dimensions"),
+        pytest.param("92 01 91 94 a161 01 00 91 92 a16b a1ff", TextError, id="a value that is not UTF-8"),
+        pytest.param("92 01 91 94 a161 01 00 dd ffffffff", MalformedFrameError, id="dimensions without end"),
+        pytest.param("92 01 91 94 a161 01 00" + "91" * 60_000, NestingError, id="deep nesting in dimensions"),
+        pytest.param("", MalformedFrameError, id="no bytes"),
+        pytest.param("00" * 65_537, FrameTooLargeError, id="too large"),
+    ],
+)
+def test_each_cause_has_its_own_error_in_two_steps_too(data: str, expected: type[ProtocolError]) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        _decode_in_two_steps(bytes.fromhex(data))
+    assert type(caught.value) is expected
