@@ -1,7 +1,8 @@
 """The Kinesis Producer Library's metric names with their kinds and units.
 
-Names, and which of them measure bytes or milliseconds, follow the KPL's own list (awslabs/amazon-kinesis-producer,
-`aws/metrics/metrics_constants.h`, read 2026-11) and aiokpl 0.2.0, which writes some of them in its own way.
+Names, and which of them measure bytes or milliseconds, follow the KPL's own list
+(awslabs/amazon-kinesis-producer, `aws/metrics/metrics_constants.h`, read 2026-11) and aiokpl 0.2.0, which
+writes some of them in its own way.
 """
 
 from types import MappingProxyType

@@ -82,8 +82,8 @@ def decode(data: bytes | bytearray | memoryview) -> Frame:
 def decode_deferred(data: bytes | bytearray | memoryview) -> DeferredFrame:
     """Return the frame that a datagram carries, with the dimensions of rows not yet decoded.
 
-    They refer to `data`, so they hold only as long as it does not change. A row whose dimensions `decode_dimensions`
-    then refuses makes its frame one that does not decode.
+    They refer to `data`, so they hold only as long as it does not change. A row whose dimensions
+    `decode_dimensions` then refuses makes its frame one that does not decode.
 
     Raises:
         ProtocolError: one of its children, as for `decode`.
@@ -125,7 +125,8 @@ def _decode_with(decoder: "Decoder[_T]", data: bytes | bytearray | memoryview) -
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        _raise_protocol_error(error, bytes(data[:_HEAD_BYTES]), framed=decoder is _frame_decoder or decoder is _deferred_decoder)
+        framed = decoder is _frame_decoder or decoder is _deferred_decoder
+        _raise_protocol_error(error, bytes(data[:_HEAD_BYTES]), framed=framed)
 
 
 def _raise_protocol_error(error: Exception, head: bytes, *, framed: bool) -> NoReturn:

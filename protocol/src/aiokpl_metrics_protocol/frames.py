@@ -1,7 +1,7 @@
 """What one datagram carries: a msgpack array whose first item is the frame's integer tag.
 
-Tags 1 to 5 belong to wire version 1. Arrays grow only at their end: what a decoder does not know there it skips,
-what is missing there has its default. `docs/protocol.md` gives every frame byte by byte.
+Tags 1 to 5 belong to wire version 1. Arrays grow only at their end: what a decoder does not know there it
+skips, what is missing there has its default. `docs/protocol.md` gives every frame byte by byte.
 """
 
 from typing import Annotated
@@ -21,7 +21,7 @@ class EventsFrame(Struct, frozen=True, array_like=True, tag=1):
 
 
 class Row(Struct, frozen=True, array_like=True, gc=False):
-    """A `MetricEvent` whose dimensions are still encoded: whoever has seen the same bytes before need not decode them."""
+    """A `MetricEvent` with its dimensions still encoded: who knows the bytes already need not decode them."""
 
     name: str
     value: float
@@ -84,8 +84,8 @@ class ColumnsFrame(Struct, frozen=True, array_like=True, tag=2):
 class Buckets(Struct, frozen=True, array_like=True, gc=False):
     """Base-2 exponential buckets: the distribution of a histogram's values.
 
-    Bucket `i` counts the values in `(base**i, base**(i + 1)]` with `base = 2**(2**-scale)`; of negative values the
-    absolute one counts. Merged exactly: `i >> 1` is the bucket at `scale - 1`.
+    Bucket `i` counts the values in `(base**i, base**(i + 1)]` with `base = 2**(2**-scale)`; of negative
+    values the absolute one counts. Merged exactly: `i >> 1` is the bucket at `scale - 1`.
 
     Attributes:
         scale: 20 to -10.

@@ -14,9 +14,9 @@ MAX_PATH_BYTES = 107
 def socket_candidates(environ: Mapping[str, str] | None = None, uid: int | None = None) -> tuple[str, ...]:
     """Return the paths of the ingest socket, best first.
 
-    `AIOKPL_METRICSD_SOCKET`, where set, is the only one. Otherwise the first that exists is the client's and the
-    first whose directory can be made is the daemon's: the system's runtime directory, the user's, and a directory
-    of the user's own (mode 0700) in the temporary one.
+    `AIOKPL_METRICSD_SOCKET`, where set, is the only one. Otherwise the first that exists is the client's and
+    the first whose directory can be made is the daemon's: the system's runtime directory, the user's, and a
+    directory of the user's own (mode 0700) in the temporary one.
 
     Args:
         environ: the environment; `os.environ` when None.
@@ -29,10 +29,10 @@ def socket_candidates(environ: Mapping[str, str] | None = None, uid: int | None 
     if uid is None:
         uid = os.getuid() if hasattr(os, "getuid") else 0
     runtime = environ.get("XDG_RUNTIME_DIR")
-    temporary = environ.get("TMPDIR") or "/tmp"  # noqa: S108 - the directory below it is made 0700 and checked
+    temporary = environ.get("TMPDIR") or "/tmp"  # noqa: S108 - what is made below it is 0700 and checked
     directories = ["/run/aiokpl-metricsd"]
     if runtime:
-        directories.append(os.path.join(runtime, "aiokpl-metricsd"))  # noqa: PTH118 - pathlib costs import time
+        directories.append(os.path.join(runtime, "aiokpl-metricsd"))  # noqa: PTH118 - pathlib is slow to import
     directories.append(os.path.join(temporary, f"aiokpl-metricsd-{uid}"))  # noqa: PTH118
     return tuple(f"{directory}/{SOCKET_NAME}" for directory in directories)
 
@@ -40,8 +40,8 @@ def socket_candidates(environ: Mapping[str, str] | None = None, uid: int | None 
 def is_trusted_directory(path: str, uid: int | None = None) -> bool:
     """Tell whether the directory of `path` may hold the socket.
 
-    The temporary directory is everybody's, so a directory in it counts only when it is the user's own and closed
-    to others (0700); elsewhere the administrator decides.
+    The temporary directory is everybody's, so a directory in it counts only when it is the user's own and
+    closed to others (0700); elsewhere the administrator decides.
     """
     directory = os.path.dirname(path)  # noqa: PTH120
     if uid is None:

@@ -4,7 +4,7 @@ from enum import Enum
 
 
 class Reason(str, Enum):
-    """A reason for refusing a frame, a series or an event. The value is the word that is counted and logged."""
+    """Why a frame, a series or an event is refused. The value is the word that is counted and logged."""
 
     # A frame that does not decode is refused whole.
     MALFORMED = "malformed"

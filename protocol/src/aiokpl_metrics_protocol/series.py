@@ -1,4 +1,4 @@
-"""What identifies a stream of events: its name and sorted dimensions, with the kind and unit declared for it."""
+"""What identifies a stream of events: its name and sorted dimensions, with the kind and unit declared."""
 
 from msgspec import Struct
 
