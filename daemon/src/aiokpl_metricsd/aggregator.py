@@ -9,12 +9,20 @@ from collections.abc import Iterator, Sequence
 from math import isfinite
 from sys import float_info
 
-from aiokpl_metrics_protocol import MAX_COLUMN_COUNT, Column, Folded, Reason, Row
+from aiokpl_metrics_protocol import MAX_COLUMN_COUNT, Column, Folded, Reason, Row, decode_dimensions
+from msgspec import Struct
 
 from aiokpl_metricsd.ledger import Ledger
 from aiokpl_metricsd.limits import check_folded
 from aiokpl_metricsd.live import LIVE_SECONDS, Live
-from aiokpl_metricsd.registry import Entry, Registry
+from aiokpl_metricsd.registry import (
+    NO_STATISTICS,
+    NO_WINDOW_NUMBER,
+    Alias,
+    Entry,
+    Registry,
+    RowAlias,
+)
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from aiokpl_metricsd.statistics import Statistics, build_statistics
 from aiokpl_metricsd.windows import Window, Windows
@@ -27,6 +35,18 @@ _FORGET_AFTER_S = 120
 
 # A second that no window is open for, later than any clock's.
 _FAR_AHEAD = 2**62
+
+# Stands where there is no window yet: it has no second.
+_NO_WINDOW = Window(0, 0, 0, {})
+
+
+class RowColumn(Struct, frozen=True, gc=False):
+    """A row in the shape of a column of one value."""
+
+    series: RowAlias
+    second: int
+    values: float
+    count: int = 1
 
 
 class Aggregator:
@@ -56,7 +76,7 @@ class Aggregator:
         self._live_series = live_series
         self._daemon_id = daemon_id
         # The window of the last event, where the next one most likely belongs as well.
-        self._window: Window | None = None
+        self._window = _NO_WINDOW
         # The holders of places in the live view, the most recently active one last.
         self._live: OrderedDict[Entry, None] = OrderedDict()
         # No place in the live view is free for an event of a second before this one.
@@ -67,7 +87,7 @@ class Aggregator:
         """Events in open windows."""
         return sum(window.events for window in self._windows.opened)
 
-    def add_columns(self, columns: Sequence[Column], now: float) -> int:
+    def add_columns(self, columns: Sequence[Column] | Sequence[RowColumn], now: float) -> int:
         """Count the events of columns, `now` being epoch seconds. Return how many came, refused ones included."""
         events = self._add_columns(columns, now)
         self._ledger.events_decoded += events
@@ -80,23 +100,16 @@ class Aggregator:
             ProtocolError: a row's dimensions do not decode; none of the rows is counted then.
         """
         by_alias = self._registry.by_alias
-        entries: list[Entry | Reason] = []
+        columns: list[RowColumn] = []
         for row in rows:
             alias = (row.name, bytes(row.dimensions), row.kind, row.unit)
-            entries.append(by_alias.get(alias) or self._registry.resolve_row(alias))
-        self._ledger.events_decoded += len(rows)
-        for row, entry in zip(rows, entries, strict=True):
-            value = row.value
-            if value - value != 0.0:
-                self._ledger.refuse_events(Reason.VALUE_NOT_FINITE, 1)
-            elif isinstance(entry, Reason):
-                self._ledger.refuse_events(entry, 1)
-            else:
-                timestamp = row.timestamp or now
-                # A time that is no number is as wrong as one far ahead, and counts the same way: as early, now.
-                second = int(timestamp) if timestamp - timestamp == 0.0 else _FAR_AHEAD
-                self._count(entry, second, 1, value, value, value, now).add_same(value, 1, second)
-        return len(rows)
+            if alias not in by_alias:
+                decode_dimensions(alias[1])
+            timestamp = row.timestamp or now
+            # A time that is no number is as wrong as one far ahead, and counts the same way: as early, now.
+            second = int(timestamp) if timestamp - timestamp == 0.0 else _FAR_AHEAD
+            columns.append(RowColumn(alias, second, row.value))
+        return self.add_columns(columns, now)
 
     def add_sets(self, sets: Sequence[Folded], now: float) -> int:
         """Count folded events, `now` being epoch seconds. Return how many events came, refused ones included."""
@@ -110,9 +123,8 @@ class Aggregator:
             events += folded.count
             entry = self._registry.by_alias.get(folded.series)
             if entry is None:
-                found = self._registry.resolve_bytes(folded.series)
-                if isinstance(found, Reason):
-                    self._ledger.refuse_events(found, folded.count)
+                found = self._resolve(folded.series, folded.count)
+                if found is None:
                     continue
                 entry = found
             self._ledger.events_folded += folded.count
@@ -123,12 +135,12 @@ class Aggregator:
 
     def close_due(self, now: float, grace_s: float) -> list[Window]:
         """Close the windows whose end and grace have passed by `now`; return them, oldest first."""
-        self._window = None
+        self._window = _NO_WINDOW
         return self._closed(self._windows.close_due(now, grace_s))
 
     def close_all(self, now: float) -> list[Window]:
         """Close every window, the current one with the current second; return them, oldest first."""
-        self._window = None
+        self._window = _NO_WINDOW
         return self._closed(self._windows.close_all(now))
 
     def freeze(self, window: Window, slice_series: int) -> Iterator[list[MetricSnapshot]]:
@@ -141,8 +153,8 @@ class Aggregator:
             for _ in range(min(slice_series, len(statistics_of))):
                 entry, statistics = statistics_of.popitem()
                 if entry.window_number == window.number:
-                    entry.statistics = None
-                    entry.window_number = -1
+                    entry.statistics = NO_STATISTICS
+                    entry.window_number = NO_WINDOW_NUMBER
                 entry.active_until = max(entry.active_until, window.end)
                 snapshots.append(
                     MetricSnapshot(
@@ -184,7 +196,7 @@ class Aggregator:
                 found = entry.live.read(int(now), seconds)
             else:
                 kept = entry.statistics
-                found = None if kept is None else (kept.count, kept.sum, kept.min, kept.max)
+                found = (kept.count, kept.sum, kept.min, kept.max) if kept.count else None
             if found is not None:
                 count, total, low, high = found
                 snapshot = MetricSnapshot(
@@ -193,15 +205,18 @@ class Aggregator:
                 snapshots.append(snapshot)
         return snapshots
 
-    def _add_columns(self, columns: Sequence[Column], now: float) -> int:  # noqa: C901, PLR0912, PLR0915
+    def _add_columns(  # noqa: C901, PLR0912, PLR0915 - see below
+        self,
+        columns: Sequence[Column] | Sequence[RowColumn],
+        now: float,
+    ) -> int:
         # The hot loop: one turn a column. What `_count`, `Statistics.add_values` and `Live.add` do is written out here
         # for the common case, since the calls alone were a fifth of a column's cost.
         events = 0
         by_alias = self._registry.by_alias
-        start = end = number = 0
         window = self._window
-        if window is not None:
-            start, end, number = window.start, window.end, window.number
+        start, end, number = window.start, window.end, window.number
+        counted = 0
         for column in columns:
             values = column.values
             if isinstance(values, list):
@@ -229,20 +244,20 @@ class Aggregator:
             events += count
             entry = by_alias.get(column.series)
             if entry is None:
-                found = self._registry.resolve_bytes(column.series)
-                if isinstance(found, Reason):
-                    self._ledger.refuse_events(found, count)
+                found = self._resolve(column.series, count)
+                if found is None:
                     continue
                 entry = found
             second = column.second
-            if window is None or not start <= second < end:
+            if not start <= second < end:
+                window.events += counted
+                counted = 0
                 window, second = self._find_window(second, count, now)
                 start, end, number = window.start, window.end, window.number
-            window.events += count
-            if entry.overflow:
-                self._ledger.events_overflowed += count
-            statistics = entry.statistics
-            if statistics is None or entry.window_number != number:
+            counted += count
+            if entry.window_number == number:
+                statistics = entry.statistics
+            else:
                 statistics = _open_statistics(entry, window)
             statistics.count += count
             statistics.sum += total
@@ -273,7 +288,19 @@ class Aggregator:
                     cell.max = high
             elif live.add(second, count, total, low, high):
                 self._live.move_to_end(entry)
+        window.events += counted
         return events
+
+    def _resolve(self, alias: Alias, count: int) -> Entry | None:
+        """Return the series that is not remembered under its alias, or None when its events are refused."""
+        found = self._registry.resolve(alias)
+        if isinstance(found, Reason):
+            self._ledger.refuse_events(found, count)
+            return None
+        if found.overflow:
+            # An overflow series is remembered under no alias, so that all of its events come by here.
+            self._ledger.events_overflowed += count
+        return found
 
     def _count(
         self,
@@ -287,21 +314,16 @@ class Aggregator:
     ) -> Statistics:
         """Count events in their window and in the live view; return the statistics that they belong to."""
         window = self._window
-        if window is None or not window.start <= second < window.end:
+        if not window.start <= second < window.end:
             window, second = self._find_window(second, count, now)
         window.events += count
-        if entry.overflow:
-            self._ledger.events_overflowed += count
         live = entry.live
         if live is not None:
             if live.add(second, count, total, low, high):
                 self._live.move_to_end(entry)
         elif second >= self._live_from:
             self._claim_live(entry, second, count, total, low, high)
-        statistics = entry.statistics
-        if statistics is None or entry.window_number != window.number:
-            statistics = _open_statistics(entry, window)
-        return statistics
+        return entry.statistics if entry.window_number == window.number else _open_statistics(entry, window)
 
     def _find_window(self, second: int, count: int, now: float) -> tuple[Window, int]:
         """Return the window where events of `second` count, and the second as which the live view shows them."""
@@ -329,7 +351,7 @@ class Aggregator:
         entry.live.add(second, count, total, low, high)
         self._live[entry] = None
 
-    def _add_suspects(self, column: Column, values: list[float], now: float) -> int:
+    def _add_suspects(self, column: Column | RowColumn, values: list[float], now: float) -> int:
         """Count a column whose sum is not finite: refuse the values that are not, count the others one by one."""
         finite = [value for value in values if isfinite(value)]
         refused = len(values) - len(finite)

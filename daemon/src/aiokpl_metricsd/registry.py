@@ -38,6 +38,10 @@ _MAX_OFFENDERS = 100
 
 _DETAILS = frozenset({"shard", "error_code"})
 
+# What an entry has when it is in no open window. Nothing is ever added to these statistics.
+NO_WINDOW_NUMBER = -1
+NO_STATISTICS = Statistics()
+
 
 class Entry(Struct, gc=False, eq=False):
     """One series, and its statistics in the window that it was last seen in.
@@ -50,10 +54,10 @@ class Entry(Struct, gc=False, eq=False):
         dimensions: `(key, value)` pairs, sorted.
         kind: what it measures.
         unit: of its values, or None.
+        statistics: in the window `window_number`.
         overflow: it holds the events of other series of its name.
         aliases: what names it on the wire, as far as it is remembered.
-        statistics: in the window `window_number`.
-        window_number: of the window it was last seen in, or -1.
+        window_number: of the window it was last seen in; `NO_WINDOW_NUMBER` when that has closed.
         active_until: the end of the last window it was in, in epoch seconds.
         live: its last 60 seconds, where there is room for them.
     """
@@ -62,10 +66,10 @@ class Entry(Struct, gc=False, eq=False):
     dimensions: tuple[tuple[str, str], ...]
     kind: MetricKind
     unit: str | None
+    statistics: Statistics
     overflow: bool = False
     aliases: tuple[Alias, ...] = ()
-    statistics: Statistics | None = None
-    window_number: int = -1
+    window_number: int = NO_WINDOW_NUMBER
     active_until: int = 0
     live: Live | None = None
 
@@ -110,26 +114,24 @@ class Registry:
         """Return all entries."""
         return [*self._by_key.values(), *self._overflow.values()]
 
-    def resolve_bytes(self, alias: bytes) -> Entry | Reason:
-        """Return the series that a column names, or why it is refused."""
+    def resolve(self, alias: Alias) -> Entry | Reason:
+        """Return the series that a column or a row names, or why it is refused.
+
+        Raises:
+            ProtocolError: the dimensions of a row do not decode.
+        """
+        if isinstance(alias, tuple):
+            name, dimensions, kind, unit = alias
+            return self._resolve(alias, Series(name, kind, unit, decode_dimensions(dimensions)))
         try:
             series = decode_series(alias)
         except ProtocolError:
             return Reason.SERIES_UNREADABLE
         return self._resolve(alias, series)
 
-    def resolve_row(self, alias: RowAlias) -> Entry | Reason:
-        """Return the series that a row names, or why it is refused.
-
-        Raises:
-            ProtocolError: its dimensions do not decode.
-        """
-        name, dimensions, kind, unit = alias
-        return self._resolve(alias, Series(name, kind, unit, decode_dimensions(dimensions)))
-
     def forget_idle(self, entries: list[Entry], before_s: float) -> list[Entry]:
         """Forget those of `entries` that were in no window which ends after `before_s`. Return them."""
-        forgotten = [entry for entry in entries if entry.statistics is None and entry.active_until < before_s]
+        forgotten = [entry for entry in entries if entry.window_number == NO_WINDOW_NUMBER and entry.active_until < before_s]
         for entry in forgotten:
             if entry.overflow:
                 self._overflow.pop(entry.name, None)
@@ -169,8 +171,9 @@ class Registry:
         known = self._descriptions.get(series.name)
         if known is None:
             kind = MetricKind.COUNTER if series.kind is None else MetricKind(series.kind)
-            return Entry(series.name, dimensions, kind, series.unit)
-        entry = Entry(series.name, dimensions, known.kind, series.unit if known.unit is None else known.unit)
+            return Entry(series.name, dimensions, kind, series.unit, NO_STATISTICS)
+        unit = series.unit if known.unit is None else known.unit
+        entry = Entry(series.name, dimensions, known.kind, unit, NO_STATISTICS)
         self._note_conflict(entry, series)
         return entry
 
@@ -195,4 +198,4 @@ class Registry:
         return entry
 
 
-__all__ = ["Alias", "Entry", "Registry", "RowAlias"]
+__all__ = ["NO_STATISTICS", "NO_WINDOW_NUMBER", "Alias", "Entry", "Registry", "RowAlias"]
