@@ -96,11 +96,12 @@ def _lower(side: _Side, shift: int) -> _Side:
 
 def _excess(first: _Side, second: _Side) -> int:
     """Return by how much the scale must fall for both sides together to span at most `MAX_BUCKETS`."""
-    spans = [(offset, offset + len(counts) - 1) for offset, counts in (first, second) if counts]
-    if not spans:
-        return 0
-    low = min(span[0] for span in spans)
-    high = max(span[1] for span in spans)
+    if not first[1] or not second[1]:
+        low, counts = first if first[1] else second
+        high = low + len(counts) - 1
+    else:
+        low = min(first[0], second[0])
+        high = max(first[0] + len(first[1]), second[0] + len(second[1])) - 1
     shift = 0
     while (high >> shift) - (low >> shift) >= MAX_BUCKETS:
         shift += 1

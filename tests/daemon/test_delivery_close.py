@@ -1,0 +1,135 @@
+import asyncio
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+from aiokpl_metricsd.errors import RetryableExportError
+from aiokpl_metricsd.selection import Selection
+from tests.daemon.fakes import (
+    Answer,
+    FakeClock,
+    ScriptedSink,
+    build,
+    build_window,
+    fields_of,
+    hang,
+    running,
+    serve,
+    settle,
+)
+
+
+@pytest.mark.asyncio
+async def test_an_incomplete_longer_window_is_delivered_at_the_close() -> None:
+    clock, sink = FakeClock(), ScriptedSink()
+    async with running(clock, serve(sink, selection=Selection(interval_s=600))) as delivery:
+        delivery.offer_nowait(build_window(3))
+        await settle()
+        assert sink.calls == []
+    assert [len(batch) for batch in sink.taken] == [3]
+
+
+class HangingSink(ScriptedSink):
+    """Hangs where it is told to."""
+
+    def __init__(self, *places: str, then: Answer = None) -> None:
+        super().__init__(then=then)
+        self.places = places
+
+    async def __aenter__(self) -> Self:
+        if "enter" in self.places:
+            await asyncio.Event().wait()
+        return await super().__aenter__()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        await super().__aexit__(exc_type, exc, tb)
+        if "exit" in self.places:
+            await asyncio.Event().wait()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("places", [("enter",), ("export",), ("exit",), ("export", "exit")])
+async def test_the_close_ends_by_its_deadline_whatever_hangs(
+    places: tuple[str, ...],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock, well = FakeClock(), ScriptedSink()
+    sink = HangingSink(*places, then=hang if "export" in places else None)
+    delivery = build(clock, serve(sink, "hanging"), serve(well, "well"))
+    await delivery.start()
+    for number in range(3):
+        delivery.offer_nowait(build_window(4, start=60.0 * number))
+    await settle()
+    assert await clock.run(delivery.close(5.0)) <= 5.0
+    lost = places != ("exit",)
+    ledger = delivery.ledgers["hanging"]
+    assert (ledger.balance(), ledger.waiting) == (0, 0)
+    assert (ledger.delivered, ledger.dropped_by_reason) == ((0, {"shutdown": 12}) if lost else (12, {}))
+    assert delivery.ledgers["well"].delivered == 12
+    assert (well.left, sink.left) == (1, 0 if "enter" in places else 1)
+    said = [fields for fields in fields_of(caplog, "not delivered, dropped") if fields["sink"] == "hanging"]
+    assert said == (
+        [{"sink": "hanging", "snapshots": 12, "windows": 3, "reason": "shutdown"}] if lost else []
+    )
+
+
+@pytest.mark.asyncio
+async def test_the_close_tries_a_sink_in_backoff_once_more_at_once() -> None:
+    clock, sink = FakeClock(), ScriptedSink([RetryableExportError(retry_after_s=1_000.0)])
+    async with running(clock, serve(sink)) as delivery:
+        for number in range(3):
+            delivery.offer_nowait(build_window(2, start=60.0 * number))
+        await settle()
+        assert await clock.run(delivery.close(5.0)) == 0.0
+    assert delivery.ledgers["sink"].delivered == 6
+
+
+@pytest.mark.asyncio
+async def test_the_close_ends_early_when_the_next_attempt_would_come_too_late() -> None:
+    clock, sink = FakeClock(), ScriptedSink(then=RetryableExportError(retry_after_s=60.0))
+    async with running(clock, serve(sink)) as delivery:
+        delivery.offer_nowait(build_window(2))
+        await settle()
+        assert await clock.run(delivery.close(5.0)) < 5.0
+    assert (len(sink.calls), delivery.ledgers["sink"].dropped, sink.left) == (2, 2, 1)
+
+
+@pytest.mark.asyncio
+async def test_a_delivery_that_was_never_started_drops_what_it_was_offered() -> None:
+    clock, sink = FakeClock(), ScriptedSink()
+    async with running(clock, serve(sink)):
+        delivery = build(clock, serve(sink))
+        delivery.offer_nowait(build_window(2))
+        await delivery.close(5.0)
+        assert (delivery.ledgers["sink"].dropped, delivery.ledgers["sink"].balance()) == (2, 0)
+
+
+@pytest.mark.asyncio
+async def test_a_window_after_the_close_is_dropped_and_counted() -> None:
+    clock, sink = FakeClock(), ScriptedSink()
+    async with running(clock, serve(sink)) as delivery:
+        await clock.run(delivery.close(5.0))
+        await delivery.close(5.0)
+        delivery.offer_nowait(build_window(2))
+    assert delivery.ledgers["sink"].dropped_by_reason == {"shutdown": 2}
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_close_still_counts_what_it_leaves() -> None:
+    clock, sink = FakeClock(), ScriptedSink(then=hang)
+    delivery = build(clock, serve(sink))
+    await delivery.start()
+    delivery.offer_nowait(build_window(2))
+    closing = asyncio.create_task(delivery.close(5.0))
+    await settle()
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await clock.advance(10.0)
+    assert (delivery.ledgers["sink"].dropped, delivery.ledgers["sink"].balance()) == (2, 0)
