@@ -4,7 +4,8 @@ Columns are what our client sends at a million events a second with a drain ever
 of each series in each drain, in frames of about 60,000 bytes. Rows are what other producers send.
 
 Run as `python -m bench.load SOCKET EXPECTED LOAD` (LOAD in JSON) it encodes, writes the expected totals to
-the file EXPECTED, says so, waits for a line on standard input, sends, and says when all of it was read.
+the file EXPECTED and says so. At a line on standard input it sends the first drain, at another one the rest,
+and says each time when all of it was read.
 """
 
 import fcntl
@@ -58,7 +59,7 @@ class Load(msgspec.Struct, frozen=True):
 
     Attributes:
         series: distinct series.
-        drains: how often every series gets a column, or rows.
+        drains: how often every series gets a column, or rows; the first time makes the series known.
         per_column: events of a series in one drain.
         kind: what the series are declared as.
         ones: every value is 1; otherwise they differ.
@@ -73,9 +74,9 @@ class Load(msgspec.Struct, frozen=True):
     rows: bool = False
 
     @property
-    def events(self) -> int:
-        """How many events that makes."""
-        return self.series * self.drains * self.per_column
+    def drain_events(self) -> int:
+        """Events of one drain."""
+        return self.series * self.per_column
 
 
 Expected = dict[str, tuple[int, float]]
@@ -105,20 +106,19 @@ class LoadBuilder:
         self._pool = [1.0] * (2 * _POOL_VALUES) if load.ones else pool * 2
         self._counts = [0] * load.series
         self._sums = [0.0] * load.series
-        self._sequence = 0
+        self.sequence = 0
         self._sent = 0
 
-    def build_datagrams(self) -> list[bytes]:
-        """Return every datagram of the load, in order."""
+    def build_drains(self) -> list[list[bytes]]:
+        """Return the datagrams of each drain, in order."""
         drains = self._load.drains
-        span_s = self._load.events // 1_000_000 if self._load.rows else drains // _DRAINS_PER_SECOND
+        span_s = (
+            drains * self._load.drain_events // 1_000_000 if self._load.rows else drains // _DRAINS_PER_SECOND
+        )
         span_s = min(max(1, span_s), _LONGEST_SPAN_S)
         first_second = int(time.time()) - span_s
         build = self._build_rows if self._load.rows else self._build_columns
-        datagrams: list[bytes] = []
-        for drain in range(drains):
-            datagrams.extend(build(drain, first_second + drain * span_s // drains))
-        return datagrams
+        return [list(build(drain, first_second + drain * span_s // drains)) for drain in range(drains)]
 
     def read_expected(self) -> Expected:
         """Return count and sum of each series."""
@@ -155,8 +155,8 @@ class LoadBuilder:
         yield self._encode(columns, events)
 
     def _encode(self, columns: list[Column], events: int) -> bytes:
-        self._sequence += 1
-        frame = ColumnsFrame(_SEED, self._sequence, Totals(self._sent), columns)
+        self.sequence += 1
+        frame = ColumnsFrame(_SEED, self.sequence, Totals(self._sent), columns)
         self._sent += events
         return encode(frame)
 
@@ -194,30 +194,32 @@ def _split(series: bytes, second: int, values: list[float], *, ones: bool) -> It
         yield Column(series, second, values[start : start + _COLUMN_VALUES])
 
 
-def _wait_until_read(sender: socket.socket) -> None:
-    while struct.unpack("i", fcntl.ioctl(sender, _SIOCOUTQ, b"\0\0\0\0"))[0]:
-        time.sleep(0.001)
+def count_unread_bytes(sender: socket.socket) -> int:
+    """Return how much of what a socket has sent was not read yet."""
+    answer: tuple[int] = struct.unpack("i", fcntl.ioctl(sender, _SIOCOUTQ, b"\0\0\0\0"))
+    return answer[0]
 
 
 def main() -> None:
     """Encode, wait for the word, send with blocking calls, and wait until all of it was read."""
     path, expected_path, text = sys.argv[1:]
     builder = LoadBuilder(msgspec.json.decode(text, type=Load))
-    datagrams = builder.build_datagrams()
+    first, *rest = builder.build_drains()
     Path(expected_path).write_bytes(msgspec.msgpack.encode(builder.read_expected()))
     sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     sender.connect(path)
-    print_json({"datagrams": len(datagrams), "bytes": sum(map(len, datagrams))})
-    sys.stdin.readline()
-    start_s = time.perf_counter()
-    send = sender.send
-    for datagram in datagrams:
-        send(datagram)
-    _wait_until_read(sender)
-    print_json({"wall_s": time.perf_counter() - start_s})
+    for datagrams in (first, [datagram for drain in rest for datagram in drain]):
+        print_json({"datagrams": len(datagrams), "bytes": sum(map(len, datagrams))})
+        sys.stdin.readline()
+        send = sender.send
+        for datagram in datagrams:
+            send(datagram)
+        while count_unread_bytes(sender):
+            time.sleep(0.001)
+    print_json({"sequence": builder.sequence})
 
 
-__all__ = ["Expected", "Load", "LoadBuilder", "build_key"]
+__all__ = ["Expected", "Load", "LoadBuilder", "build_key", "count_unread_bytes"]
 
 if __name__ == "__main__":
     main()

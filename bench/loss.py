@@ -49,6 +49,7 @@ def _produce(service: Service, expected_path: Path, seconds: int) -> Expected:
         cwd=ROOT,
         env=build_environment(),
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
     )
     try:

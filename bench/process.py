@@ -53,12 +53,22 @@ def read_cpu_ns(pid: int) -> int:
 
 
 def read_memory_mib(pid: int) -> tuple[float, float]:
-    """Return a process's resident memory now and at its highest, in MiB."""
+    """Return a process's resident memory now and at its highest, in MiB.
+
+    Raises:
+        MeasurementError: the process has ended.
+    """
     fields: dict[str, float] = {}
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines():
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError as error:
+        raise MeasurementError(f"process {pid} has ended") from error
+    for line in text.splitlines():
         name, _, value = line.partition(":")
         if name in {"VmRSS", "VmHWM"}:
             fields[name] = int(value.split()[0]) / _MIB
+    if len(fields) < 2:
+        raise MeasurementError(f"process {pid} has ended")
     # The two are counted apart, and the highest may lag a little behind.
     return fields["VmRSS"], max(fields["VmRSS"], fields["VmHWM"])
 

@@ -35,7 +35,6 @@ UNITS: dict[str, str] = {
 
 _RECORD = "instrument.record(value)"
 _PUT = "client.put(name, value, stream=…, shard_id=…)"
-_CLOSING = "closing_100000"
 
 _BOUND = ("prometheus.inc_bound.ns", "spectator.increment_bound.ns")
 _HISTOGRAMS = (
@@ -68,6 +67,10 @@ def _imports(quantity: str) -> tuple[str, ...]:
 
 def _daemon(what: str, case: str, budget: str | None = None) -> Row:
     return Row(what, f"daemon.{case}.cpu_s_per_million", budget)
+
+
+def _stall(what: str, figure: str) -> Row:
+    return Row(f"stall at the close of {what}", f"stall.{figure}", "longest stall of the event loop")
 
 
 _PRODUCER = (
@@ -119,6 +122,7 @@ _DAEMON = (
         "columns, counters, 1,000 series", "columns_values_1000", "daemon, 1,000 series, counters and gauges"
     ),
     _daemon("columns, counters, 100,000 series", "columns_values_100000", _HUNDRED_THOUSAND),
+    Row("  the first event of each", "daemon.columns_values_100000.new_cpu_s_per_million"),
     _daemon("columns, histograms, 1 series", "columns_histograms_1"),
     _daemon("columns, histograms, 100 series", "columns_histograms_100"),
     _daemon(
@@ -158,19 +162,15 @@ _MEMORY = (
 _START = (
     Row("from exec to accepting, wall", "startup.accepting.wall_ms", "from exec to accepting"),
     Row("from exec to accepting, CPU", "startup.accepting.cpu_ms", "from exec to accepting"),
-    Row(
-        "stall at the close of 100,000 series, wall",
-        f"stall.{_CLOSING}.wall_ms",
-        "longest stall of the event loop",
-    ),
-    Row(
-        "stall at the close of 100,000 series, CPU",
-        f"stall.{_CLOSING}.cpu_ms",
-        "longest stall of the event loop",
-    ),
+    Row("from exec to reading, wall", "startup.reading.wall_ms"),
+    Row("from exec to reading, CPU", "startup.reading.cpu_ms"),
+    _stall("100,000 series, wall", "closing_100000.wall_ms"),
+    _stall("100,000 series, CPU", "closing_100000.cpu_ms"),
+    _stall("100,000 histograms, wall", "closing_histograms_100000.wall_ms"),
+    _stall("100,000 histograms, CPU", "closing_histograms_100000.cpu_ms"),
     Row(
         "events lost while 100,000 series close",
-        f"loss.{_CLOSING}.events",
+        "loss.closing_100000.events",
         "events lost while 100,000 series are flushed",
     ),
 )

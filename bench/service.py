@@ -6,13 +6,16 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
-from bench.load import Expected, build_key
+from aiokpl_metrics_protocol import EventsFrame, encode
+from bench.load import Expected, build_key, count_unread_bytes
 from bench.process import ROOT, build_environment, read_cpu_ns, read_memory_mib, stop
 from bench.samples import MeasurementError
 
@@ -35,11 +38,25 @@ max_series = 200000
 """
 
 
+# Says nothing, and is valid.
+_EMPTY_FRAME = encode(EventsFrame([]))
+
+
 class _Row(msgspec.Struct):
     name: str
     count: int
     sum: float
     dimensions: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What the daemon took, by the wall's clock and in CPU, until its socket accepted and until it read."""
+
+    accepting_ms: float
+    accepting_cpu_ms: float
+    reading_ms: float
+    reading_cpu_ms: float
 
 
 class Service:
@@ -77,7 +94,7 @@ class Service:
         self._child: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
-        """Start, and return when the socket accepts."""
+        """Start, and return when the daemon reads."""
         self.start()
         return self
 
@@ -93,11 +110,11 @@ class Service:
         assert self._child is not None
         return self._child.pid
 
-    def start(self) -> tuple[float, float]:
-        """Start the daemon and return wall and CPU milliseconds until its socket accepted.
+    def start(self) -> Start:
+        """Start the daemon, and return when it reads what is sent to it.
 
         Raises:
-            MeasurementError: it ended, or did not accept in time.
+            MeasurementError: it ended, or did not accept and read in time.
         """
         with (self._directory / "log").open("w", encoding="utf-8") as log:
             start_s = time.perf_counter()
@@ -110,19 +127,32 @@ class Service:
                 stderr=log,
                 text=True,
             )
-        probe = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        with probe:
-            while not _accepts(probe, self.socket_path):
-                if self._child.poll() is not None or time.perf_counter() - start_s > _START_TIMEOUT_S:
-                    raise MeasurementError(f"the daemon does not accept: {self._read_log()}")
-                # Often enough for the figure, seldom enough to leave the processor to the daemon.
-                time.sleep(0.0005)
-            wall_s = time.perf_counter() - start_s
-        return wall_s * 1e3, self.read_cpu_ns() / 1e6
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+            self._wait(start_s, lambda: _accepts(probe, self.socket_path))
+            accepting_s, accepting_cpu_ns = time.perf_counter() - start_s, self.read_cpu_ns()
+            probe.send(_EMPTY_FRAME)
+            self._wait(start_s, lambda: count_unread_bytes(probe) == 0)
+            reading_s = time.perf_counter() - start_s
+        return Start(accepting_s * 1e3, accepting_cpu_ns / 1e6, reading_s * 1e3, self.read_cpu_ns() / 1e6)
+
+    def _wait(self, start_s: float, is_done: Callable[[], bool]) -> None:
+        assert self._child is not None
+        while not is_done():
+            if self._child.poll() is not None or time.perf_counter() - start_s > _START_TIMEOUT_S:
+                raise MeasurementError(f"the daemon does not accept: {self._read_log()}")
+            # Often enough for the figure, seldom enough to leave the processor to the daemon.
+            time.sleep(0.0005)
 
     def read_cpu_ns(self) -> int:
-        """Return the CPU time that the daemon has used."""
-        return read_cpu_ns(self.pid)
+        """Return the CPU time that the daemon has used.
+
+        Raises:
+            MeasurementError: it has ended.
+        """
+        try:
+            return read_cpu_ns(self.pid)
+        except OSError as error:
+            raise MeasurementError(f"the daemon has ended: {self._read_log()}") from error
 
     def read_memory_mib(self) -> tuple[float, float]:
         """Return the daemon's resident memory, now and at its highest."""
@@ -135,6 +165,8 @@ class Service:
             MeasurementError: it did not end in time, or not with exit status 0.
         """
         assert self._child is not None
+        if self._child.poll() is not None:
+            raise MeasurementError(f"the daemon ended by itself: {self._read_log()}")
         _, peak_mib = self.read_memory_mib()
         self._child.send_signal(signal.SIGTERM)
         end_s = time.perf_counter() + _STOP_TIMEOUT_S
@@ -142,7 +174,7 @@ class Service:
             if time.perf_counter() > end_s:
                 raise MeasurementError(f"the daemon did not end: {self._read_log()}")
             # getrusage(2) would count the memory of this process as well, which the child shared before exec.
-            with contextlib.suppress(OSError, KeyError):
+            with contextlib.suppress(MeasurementError):
                 peak_mib = max(peak_mib, self.read_memory_mib()[1])
             time.sleep(0.005)
         if self._child.returncode != 0:
@@ -196,4 +228,4 @@ def _accepts(probe: socket.socket, path: str) -> bool:
     return True
 
 
-__all__ = ["Service", "check_totals"]
+__all__ = ["Service", "Start", "check_totals"]

@@ -23,7 +23,10 @@ from bench.service import Service, check_totals
 
 PREFIX = "stall."
 
-_LOAD = Load(100_000, 2, 1)
+_LOADS: dict[str, Load] = {
+    "closing_100000": Load(100_000, 2, 1),
+    "closing_histograms_100000": Load(100_000, 2, 1, "histogram"),
+}
 _INTERVAL_S = 4
 _GRACE_S = 0.5
 # From the end of the grace to the end of the export, with room.
@@ -44,33 +47,37 @@ class Gap(msgspec.Struct, frozen=True):
 
 def collect(plan: Plan, samples: Samples) -> None:
     """Fill a window, let it close, and keep the longest gap from then on."""
-    case = f"{PREFIX}closing_100000"
-    if not plan.wants_any(f"{case}.{quantity}" for quantity in ("wall_ms", "cpu_ms")):
-        return
-    try:
-        gaps = _run()
-    except MeasurementError as error:
-        samples.errors.append(f"{case}: {error}")
-        return
-    samples.add(f"{case}.wall_ms", max((gap.wall_ms for gap in gaps), default=0.0))
-    samples.add(f"{case}.cpu_ms", max((gap.cpu_ms for gap in gaps), default=0.0))
+    for name, load in _LOADS.items():
+        case = f"{PREFIX}{name}"
+        wanted = plan.wants_any((f"{case}.wall_ms", f"{case}.cpu_ms"))
+        if not wanted or (plan.quick and load.kind != "counter"):
+            continue
+        try:
+            gaps = _run(load)
+        except MeasurementError as error:
+            samples.errors.append(f"{case}: {error}")
+            continue
+        samples.add(f"{case}.wall_ms", max((gap.wall_ms for gap in gaps), default=0.0))
+        samples.add(f"{case}.cpu_ms", max((gap.cpu_ms for gap in gaps), default=0.0))
 
 
-def _run() -> list[Gap]:
+def _run(load: Load) -> list[Gap]:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         directory = Path(name)
         command = ("bench.stall", str(directory / "gaps"))
         service = Service(directory, interval_s=_INTERVAL_S, grace_s=_GRACE_S, command=command)
-        with service, Sender(service.socket_path, _LOAD, directory / "expected") as sender:
+        with service, Sender(service.socket_path, load, directory / "expected") as sender:
             _wait_for_window()
             sender.send()
+            sender.send()
             loaded_s = time.time()
-            time.sleep(_INTERVAL_S - loaded_s % _INTERVAL_S + _GRACE_S + _EXPORT_S)
-            ended_s = time.time()
+            closing_s = loaded_s - loaded_s % _INTERVAL_S + _INTERVAL_S
+            ended_s = closing_s + _GRACE_S + _EXPORT_S
+            time.sleep(ended_s - loaded_s)
             service.finish()
             check_totals(sender.read_expected(), service.read_windows())
         gaps = msgspec.json.decode((directory / "gaps").read_bytes(), type=list[Gap])
-    return [gap for gap in gaps if loaded_s < gap.at_s < ended_s]
+    return [gap for gap in gaps if closing_s < gap.at_s < ended_s]
 
 
 def _wait_for_window() -> None:
@@ -93,8 +100,9 @@ async def beat(gaps: list[Gap]) -> None:
 
 
 def run_daemon(configuration_path: str, gaps: list[Gap]) -> int:
-    """Run the composition root until SIGTERM, with the heartbeat on its loop: the place to adapt."""
+    """Run the process until SIGTERM, with the heartbeat on its loop: the place to adapt."""
     from aiokpl_metricsd import daemon
+    from aiokpl_metricsd.process import serve
 
     class WatchedDaemon(daemon.Daemon):
         """The daemon with a heartbeat beside it."""
@@ -109,7 +117,7 @@ def run_daemon(configuration_path: str, gaps: list[Gap]) -> int:
 
     # Everything else, as the loop and the garbage collector's settings, is as in the real process.
     with mock.patch.object(daemon, "Daemon", WatchedDaemon):
-        return daemon.serve(configuration_path)
+        return serve(configuration_path)
 
 
 def main() -> None:
