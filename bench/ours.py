@@ -185,14 +185,14 @@ def build_floor_loop(_address: Address) -> Workload:
 
 
 def build_floor_append(_address: Address) -> Workload:
-    """`list.append(value)`: the least that a bound instrument can do."""
+    """A list's `append(value)`, bound: the least that an instrument can do."""
     kept: list[float] = []
     values = build_values(ROUND_CALLS)
 
     def run() -> None:
-        numbers = kept
+        append = kept.append
         for value in values:
-            numbers.append(value)
+            append(value)
 
     return Workload(ROUND_CALLS, run, kept.clear)
 

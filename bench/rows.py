@@ -95,7 +95,7 @@ _PRODUCER = (
     Row("with timer: pass", "producer.timer.ns", None, _TIMERS),
     Row("MetricsdSink.record(event)", "producer.sink.ns"),
     Row("floor: the loop alone", "floor.loop.ns"),
-    Row("floor: list.append(value)", "floor.append.ns"),
+    Row("floor: append(value), bound to a list", "floor.append.ns"),
 )
 
 _IMPORT = (
