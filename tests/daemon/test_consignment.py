@@ -67,11 +67,24 @@ def test_several_poisons_cost_twice_the_logarithm_each_at_most(poison: set[int],
     assert outcome.refused <= len(poison) * 2 * ceil(log2(1_000))
 
 
-def test_neighbouring_poisons_are_not_taken_for_a_backend_that_refuses_everything() -> None:
+@pytest.mark.parametrize("seed", range(20))
+def test_neighbouring_poisons_are_not_taken_for_a_backend_that_refuses_everything(seed: int) -> None:
     names = [f"m{number}" for number in range(40)]
-    outcome = Outcome(build_consignment(build_window(1_000)), refuse_names(*names))
+    outcome = Outcome(build_consignment(build_window(1_000), seed), refuse_names(*names))
     assert len(outcome.quarantined) == 40
     assert outcome.pauses == 0
+
+
+def test_which_half_is_first_is_drawn_so_that_no_round_is_like_the_last() -> None:
+    halves: set[str] = set()
+    for seed in range(20):
+        consignment = build_consignment(build_window(100), seed)
+        consignment.next_batch()
+        consignment.refuse()
+        batch = consignment.next_batch()
+        assert batch is not None
+        halves.add(batch[0].name)
+    assert halves == {"m0", "m50"}
 
 
 def test_a_backend_that_refuses_everything_costs_a_few_paths_and_quarantines_nothing() -> None:

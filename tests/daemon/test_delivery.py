@@ -93,6 +93,32 @@ async def test_a_failed_export_is_tried_again_until_it_succeeds_with_growing_pau
 
 
 @pytest.mark.asyncio
+async def test_the_first_success_ends_the_backoff() -> None:
+    clock, sink = FakeClock(), ScriptedSink([RetryableExportError()] * 8)
+    async with running(clock, serve(sink)) as delivery:
+        delivery.offer_nowait(build_window(3))
+        await clock.advance(300.0)
+        sink.script.append(RetryableExportError())
+        delivery.offer_nowait(build_window(3, start=300.0))
+        await clock.advance(2.0)
+        assert len(sink.taken) == 2
+
+
+@pytest.mark.asyncio
+async def test_one_window_that_never_succeeds_does_not_hold_up_the_others_of_an_unordered_sink() -> None:
+    async def refuse_the_first(batch: Sequence[MetricSnapshot]) -> None:
+        if batch[0].window_start == 0.0:
+            raise RetryableExportError
+
+    clock, sink = FakeClock(), ScriptedSink([RetryableExportError()] * 12, then=refuse_the_first)
+    async with running(clock, serve(sink)) as delivery:
+        for number in range(5):
+            delivery.offer_nowait(build_window(1, start=60.0 * number))
+        await clock.advance(900.0)
+        assert sorted(batch[0].window_start for batch in sink.taken) == [60.0, 120.0, 180.0, 240.0]
+
+
+@pytest.mark.asyncio
 async def test_what_the_backend_asks_to_wait_is_waited() -> None:
     clock, sink = FakeClock(), ScriptedSink([RetryableExportError(retry_after_s=90.0)])
     async with running(clock, serve(sink)) as delivery:
@@ -331,7 +357,7 @@ async def test_the_same_failure_is_said_once_a_minute_with_its_count(
 
 
 @pytest.mark.asyncio
-async def test_a_fault_in_one_selection_costs_only_that_sink(
+async def test_a_fault_in_one_selection_costs_only_that_sink_and_what_it_held(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -339,12 +365,21 @@ async def test_a_fault_in_one_selection_costs_only_that_sink(
         raise ZeroDivisionError(name)
 
     clock, sink, well = FakeClock(), ScriptedSink(), ScriptedSink()
-    selection = Selection(include=["*"])
-    monkeypatch.setattr(selection, "admits", fail)
+    selection = Selection(include=["*"], interval_s=120)
     async with running(clock, serve(sink, selection=selection), serve(well, "well")) as delivery:
+        ledger = delivery.ledgers["sink"]
         delivery.offer_nowait(build_window(2))
         await settle()
-        assert (len(well.taken), delivery.ledgers["sink"].dropped_by_reason) == (1, {"fault": 2})
+        with monkeypatch.context() as patch:
+            patch.setattr(selection, "admits", fail)
+            delivery.offer_nowait(build_window(2, start=60.0))
+            await settle()
+        assert (len(well.taken), ledger.dropped_by_reason, ledger.merging) == (2, {"fault": 4}, 0)
+        delivery.offer_nowait(build_window(2, start=120.0))
+        delivery.offer_nowait(build_window(2, start=180.0))
+        await settle()
+        assert (ledger.delivered, ledger.merged, ledger.merging) == (2, 2, 0)
+    assert [len(batch) for batch in sink.taken] == [2]
     assert "internal fault at selection" in caplog.messages
 
 

@@ -96,7 +96,7 @@ async def test_the_close_ends_early_when_the_next_attempt_would_come_too_late() 
     async with running(clock, serve(sink)) as delivery:
         delivery.offer_nowait(build_window(2))
         await settle()
-        assert await clock.run(delivery.close(5.0)) < 5.0
+        assert await clock.run(delivery.close(5.0)) == 0.0
     assert (len(sink.calls), delivery.ledgers["sink"].dropped, sink.left) == (2, 2, 1)
 
 
@@ -133,3 +133,43 @@ async def test_a_cancelled_close_still_counts_what_it_leaves() -> None:
         await closing
     await clock.advance(10.0)
     assert (delivery.ledgers["sink"].dropped, delivery.ledgers["sink"].balance()) == (2, 0)
+
+
+@pytest.mark.asyncio
+async def test_the_close_begins_the_backoff_anew() -> None:
+    clock, sink = FakeClock(), ScriptedSink([RetryableExportError()] * 12)
+    async with running(clock, serve(sink)) as delivery:
+        delivery.offer_nowait(build_window(2))
+        while len(sink.script) > 2:
+            await clock.advance(1.0)
+        assert await clock.run(delivery.close(10.0)) < 9.0
+    assert delivery.ledgers["sink"].delivered == 2
+
+
+class SlowlyLeftSink(ScriptedSink):
+    """Takes its time to close."""
+
+    def __init__(self, clock: FakeClock, duration_s: float, then: Answer = None) -> None:
+        super().__init__(then=then)
+        self.clock = clock
+        self.duration_s = duration_s
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        await self.clock.sleep(self.duration_s)
+        await super().__aexit__(exc_type, exc, tb)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("duration_s", "then"), [(4.5, None), (0.9, hang)])
+async def test_a_sink_has_what_time_there_is_to_close(duration_s: float, then: Answer) -> None:
+    clock = FakeClock()
+    sink = SlowlyLeftSink(clock, duration_s, then)
+    async with running(clock, serve(sink)) as delivery:
+        delivery.offer_nowait(build_window(2))
+        await settle()
+    assert sink.left == 1
