@@ -1,7 +1,7 @@
 """Columns -> open windows and the live view. Pure: no socket, no task, no clock of its own.
 
-Cost is a matter of columns, not of events: `sum`, `min` and `max` run over a column in C, and a column's series is
-found by the bytes that name it, which are decoded once.
+Cost is a matter of columns, not of events: `sum`, `min` and `max` run over a column in C, and a column's
+series is found by the bytes that name it, which are decoded once.
 """
 
 from collections import OrderedDict
@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from math import isfinite
 from sys import float_info
 
-from aiokpl_metrics_protocol import MAX_COLUMN_COUNT, Column, Folded, Reason, Row, decode_dimensions
 from msgspec import Struct
 
+from aiokpl_metrics_protocol import MAX_COLUMN_COUNT, Column, Folded, Reason, Row, decode_dimensions
 from aiokpl_metricsd.ledger import Ledger
 from aiokpl_metricsd.limits import check_folded
 from aiokpl_metricsd.live import LIVE_SECONDS, Live
@@ -30,7 +30,8 @@ from aiokpl_metricsd.windows import Window, Windows
 # A place in the live view passes to another series once its holder was idle for this long.
 _LIVE_IDLE_S = 10
 
-# A series that was in no window for this long, or for two windows, is forgotten. The live view needs a minute.
+# A series that was in no window for this long, or for two windows, is forgotten. The live view needs a
+# minute.
 _FORGET_AFTER_S = 120
 
 # A second that no window is open for, later than any clock's.
@@ -88,13 +89,13 @@ class Aggregator:
         return sum(window.events for window in self._windows.opened)
 
     def add_columns(self, columns: Sequence[Column] | Sequence[RowColumn], now: float) -> int:
-        """Count the events of columns, `now` being epoch seconds. Return how many came, refused ones included."""
+        """Count the events of columns at epoch second `now`. Return how many came, refused ones included."""
         events = self._add_columns(columns, now)
         self._ledger.events_decoded += events
         return events
 
     def add_rows(self, rows: Sequence[Row], now: float) -> int:
-        """Count rows, `now` being epoch seconds. Return how many came, refused ones included.
+        """Count rows at epoch second `now`. Return how many came, refused ones included.
 
         Raises:
             ProtocolError: a row's dimensions do not decode; none of the rows is counted then.
@@ -112,7 +113,7 @@ class Aggregator:
         return self.add_columns(columns, now)
 
     def add_sets(self, sets: Sequence[Folded], now: float) -> int:
-        """Count folded events, `now` being epoch seconds. Return how many events came, refused ones included."""
+        """Count folded events at epoch second `now`. Return how many came, refused ones included."""
         events = 0
         for folded in sets:
             reason = check_folded(folded)
@@ -128,7 +129,9 @@ class Aggregator:
                     continue
                 entry = found
             self._ledger.events_folded += folded.count
-            statistics = self._count(entry, folded.second, folded.count, folded.sum, folded.min, folded.max, now)
+            statistics = self._count(
+                entry, folded.second, folded.count, folded.sum, folded.min, folded.max, now
+            )
             statistics.add_folded(folded)
         self._ledger.events_decoded += events
         return events
@@ -176,7 +179,7 @@ class Aggregator:
             yield snapshots
 
     def forget_idle(self, now: float, slice_series: int) -> Iterator[int]:
-        """Forget series that were in no window lately, looking at `slice_series` at a time; yield how many went."""
+        """Forget series that were in no window lately, `slice_series` at a time; yield how many went."""
         before_s = now - max(_FORGET_AFTER_S, 2 * self._windows.interval_s)
         entries = self._registry.entries()
         for start in range(0, len(entries), slice_series):
@@ -210,8 +213,8 @@ class Aggregator:
         columns: Sequence[Column] | Sequence[RowColumn],
         now: float,
     ) -> int:
-        # The hot loop: one turn a column. What `_count`, `Statistics.add_values` and `Live.add` do is written out here
-        # for the common case, since the calls alone were a fifth of a column's cost.
+        # The hot loop: one turn a column. What `_count`, `Statistics.add_values` and `Live.add` do is written
+        # out here for the common case, since the calls alone were a fifth of a column's cost.
         events = 0
         by_alias = self._registry.by_alias
         window = self._window
@@ -261,9 +264,9 @@ class Aggregator:
                 statistics = _open_statistics(entry, window)
             statistics.count += count
             statistics.sum += total
-            if low < statistics.min:
+            if low < statistics.min:  # noqa: PLR1730
                 statistics.min = low
-            if high > statistics.max:
+            if high > statistics.max:  # noqa: PLR1730
                 statistics.max = high
             if second >= statistics.last_second:
                 statistics.last_second = second
@@ -282,9 +285,9 @@ class Aggregator:
             if cell.second == second:
                 cell.count += count
                 cell.sum += total
-                if low < cell.min:
+                if low < cell.min:  # noqa: PLR1730
                     cell.min = low
-                if high > cell.max:
+                if high > cell.max:  # noqa: PLR1730
                     cell.max = high
             elif live.add(second, count, total, low, high):
                 self._live.move_to_end(entry)
@@ -326,7 +329,7 @@ class Aggregator:
         return entry.statistics if entry.window_number == window.number else _open_statistics(entry, window)
 
     def _find_window(self, second: int, count: int, now: float) -> tuple[Window, int]:
-        """Return the window where events of `second` count, and the second as which the live view shows them."""
+        """Return the window where events of `second` count, and the second that the live view shows."""
         window, late, early = self._windows.find(second, now)
         if late:
             self._ledger.events_late += count
@@ -337,7 +340,9 @@ class Aggregator:
             self._window = window
         return window, second
 
-    def _claim_live(self, entry: Entry, second: int, count: int, total: float, low: float, high: float) -> None:
+    def _claim_live(
+        self, entry: Entry, second: int, count: int, total: float, low: float, high: float
+    ) -> None:
         """Give the series a place in the live view, if one is free or its holder idle."""
         if len(self._live) >= self._live_series:
             oldest = next(iter(self._live), None)
@@ -352,12 +357,14 @@ class Aggregator:
         self._live[entry] = None
 
     def _add_suspects(self, column: Column | RowColumn, values: list[float], now: float) -> int:
-        """Count a column whose sum is not finite: refuse the values that are not, count the others one by one."""
+        """Count a column whose sum is not finite: refuse the values that are not, count the others singly."""
         finite = [value for value in values if isfinite(value)]
         refused = len(values) - len(finite)
         if refused:
             self._ledger.refuse_events(Reason.VALUE_NOT_FINITE, refused)
-        return refused + self._add_columns([Column(column.series, column.second, value) for value in finite], now)
+        return refused + self._add_columns(
+            [Column(column.series, column.second, value) for value in finite], now
+        )
 
     def _refuse_column(self, value: float, count: int) -> int:
         """Refuse a column of equal values; return how many events that counts as."""
@@ -383,7 +390,7 @@ def _open_statistics(entry: Entry, window: Window) -> Statistics:
 
 
 def _clamp(total: float) -> float:
-    """Return a sum of finite values that overflowed as the largest finite number: backends refuse infinity."""
+    """Return a sum that overflowed as the largest finite number: backends refuse infinity."""
     return min(max(total, -float_info.max), float_info.max)
 
 

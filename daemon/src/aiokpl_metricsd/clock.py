@@ -48,9 +48,9 @@ class SystemClock:
 class WindowClock:
     """Closes windows when they are due.
 
-    A window is due `grace_s` after its end, and closes only after a pass over the socket that began when it was due: what
-    was queued in time is counted in time, even when the daemon was stopped meanwhile. None closes in the first
-    `grace_s` of the daemon.
+    A window is due `grace_s` after its end, and closes only after a pass over the socket that began when it
+    was due: what was queued in time is counted in time, even when the daemon was stopped meanwhile. None
+    closes in the first `grace_s` of the daemon.
 
     Args:
         clock: where time comes from.
@@ -78,7 +78,9 @@ class WindowClock:
         self._began = clock.monotonic()
         self._offset = clock.time() - self._began
 
-    async def run(self, read_pass: Callable[[], None], hand_over: Callable[[list[Window]], Awaitable[None]]) -> None:
+    async def run(
+        self, read_pass: Callable[[], None], hand_over: Callable[[list[Window]], Awaitable[None]]
+    ) -> None:
         """Close windows for ever: read what is queued, close what is due, hand it over."""
         while True:
             await self._clock.sleep(TICK_S)
@@ -91,8 +93,8 @@ class WindowClock:
         now, monotonic = self._clock.time(), self._clock.monotonic()
         step_s, self._offset = now - monotonic - self._offset, now - monotonic
         if step_s < -self._windows.interval_s:
-            # The clock was set back by more than a window. To wait until it is there again would hold everything
-            # up, so the windows close, and new ones begin at the time that is now.
+            # The clock was set back by more than a window. To wait until it is there again would hold
+            # everything up, so the windows close, and new ones begin at the time that is now.
             read_pass()
             self._ledger.clock_steps += 1
             closed = self._aggregator.close_all(now)

@@ -1,8 +1,11 @@
 """Datagram -> frame, repeats dropped. Never raises: a bad datagram is counted and dropped.
 
-A frame with numbers says what its producer has sent before, so what is missing is known in events. On the front door,
-where a frame comes at most once, a lower number than the last one is a repeat and a jump is a loss.
+A frame with numbers says what its producer has sent before, so what is missing is known in events. On the
+front door, where a frame comes at most once, a lower number than the last one is a repeat and a jump is a
+loss.
 """
+
+from msgspec import Struct
 
 from aiokpl_metrics_protocol import (
     AckFrame,
@@ -14,8 +17,6 @@ from aiokpl_metrics_protocol import (
     RowsFrame,
     decode_deferred,
 )
-from msgspec import Struct
-
 from aiokpl_metricsd.ledger import Ledger
 
 # Producers whose numbers are kept; past it, the one that was first seen goes.
@@ -83,7 +84,7 @@ class Decoder:
         self._ledger.reject_datagram(Reason.TOO_LARGE)
 
     def note_events(self, frame: ColumnsFrame | FoldedFrame, events: int) -> None:
-        """Remember how many events the frame carried, so that the next one's total tells whether any is missing."""
+        """Remember how many events the frame carried: the next one's total then tells what is missing."""
         producer = self._producers.get(frame.producer_id)
         if producer is not None:
             producer.events = frame.totals.sent + events

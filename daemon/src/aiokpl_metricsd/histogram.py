@@ -1,16 +1,18 @@
 """Values -> base-2 exponential buckets. Merges exactly, whatever the order, across producers and pods.
 
-Bucket `i` at scale `s` counts the values in `(base**i, base**(i + 1)]` with `base = 2**(2**-s)`, as OpenTelemetry
-defines it. Inside this module a bucket is known by the exponent of its upper bound, `u = i + 1 = ceil(log2(v) * 2**s)`,
-which saves a subtraction a value; `freeze` gives the index. `math.log2` is exact for powers of two, `math.log` is not
-(49 of 600 land in the wrong bucket), and a product with a power of two does not round, so that counting at a
-lower scale and counting at a higher one and then merging give the same buckets.
+Bucket `i` at scale `s` counts the values in `(base**i, base**(i + 1)]` with `base = 2**(2**-s)`, as
+OpenTelemetry defines it. Inside this module a bucket is known by the exponent of its upper bound, `u = i + 1
+= ceil(log2(v) * 2**s)`, which saves a subtraction a value; `freeze` gives the index. `math.log2` is exact for
+powers of two, `math.log` is not (49 of 600 land in the wrong bucket), and a product with a power of two does
+not round, so that counting at a lower scale and counting at a higher one and then merging give the same
+buckets.
 """
 
 from math import ceil, log2
 
-from aiokpl_metrics_protocol import MAX_BUCKETS, Buckets
 from msgspec import Struct
+
+from aiokpl_metrics_protocol import MAX_BUCKETS, Buckets
 
 # Scale 3 has buckets 9 % wide, an error of at most 4.5 %, and 160 of them span 20 octaves.
 FIRST_SCALE = 3
@@ -77,9 +79,13 @@ class Histogram(Struct, gc=False):
         self.zero_count += buckets.zero_count
         shift = buckets.scale - self.scale
         if buckets.positive_counts:
-            self.positive = self._merge(self.positive, buckets.positive_offset, buckets.positive_counts, shift)
+            self.positive = self._merge(
+                self.positive, buckets.positive_offset, buckets.positive_counts, shift
+            )
         if buckets.negative_counts:
-            self.negative = self._merge(self.negative, buckets.negative_offset, buckets.negative_counts, shift)
+            self.negative = self._merge(
+                self.negative, buckets.negative_offset, buckets.negative_counts, shift
+            )
         self._fit()
 
     def freeze(self) -> Buckets:
@@ -96,7 +102,8 @@ class Histogram(Struct, gc=False):
         )
 
     def _count(self, values: list[float], side: Side) -> None:
-        # The hot loop of histograms: 95 ns a value, of which log2, ceil and the two dictionary calls are the most.
+        # The hot loop of histograms: 95 ns a value, of which log2, ceil and the two dictionary calls are the
+        # most.
         counts = side.counts
         get = counts.get
         factor = 2.0**self.scale

@@ -91,7 +91,9 @@ class Ledger:
         counts: dict[str, int | dict[str, int]] = {}
         for name in self.__slots__:
             value = getattr(self, name)
-            counts[name] = {str(key): number for key, number in value.items()} if isinstance(value, dict) else value
+            counts[name] = (
+                {str(key): number for key, number in value.items()} if isinstance(value, dict) else value
+            )
         return counts
 
 

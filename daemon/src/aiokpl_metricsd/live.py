@@ -4,8 +4,8 @@ from collections import deque
 
 from msgspec import Struct
 
-# The KPL's accumulator keeps 60 one-second cells (awslabs/amazon-kinesis-producer, `aws/metrics/accumulator.h`,
-# read 2026-11).
+# The KPL's accumulator keeps 60 one-second cells (awslabs/amazon-kinesis-producer,
+# `aws/metrics/accumulator.h`, read 2026-11).
 LIVE_SECONDS = 60
 
 # Before any second that an event can have.
@@ -56,7 +56,7 @@ class Live:
         return False
 
     def read(self, now: int, seconds: int = LIVE_SECONDS) -> tuple[int, float, float, float] | None:
-        """Return `(count, sum, min, max)` of the last `seconds` seconds, `now` included; None when they are empty."""
+        """Return `(count, sum, min, max)` of the last seconds, `now` included; None when they are empty."""
         count = 0
         total = 0.0
         low = high = 0.0
@@ -69,7 +69,7 @@ class Live:
         return (count, total, low, high) if count else None
 
     def bounds(self, now: int) -> tuple[float, float]:
-        """Return the first second with an event and the end of the last one; `(0.0, 0.0)` when there is none."""
+        """Return the first second with an event and the end of the last; `(0.0, 0.0)` when there is none."""
         seconds = [cell.second for cell in self._cells if now - LIVE_SECONDS < cell.second <= now]
         return (float(seconds[0]), float(seconds[-1] + 1)) if seconds else (0.0, 0.0)
 
@@ -84,12 +84,13 @@ class Live:
                 return
 
 
+# Comparing costs a third of what calling `min` does.
 def _add(cell: Cell, count: int, total: float, low: float, high: float) -> None:
     cell.count += count
     cell.sum += total
-    if low < cell.min:
+    if low < cell.min:  # noqa: PLR1730
         cell.min = low
-    if high > cell.max:
+    if high > cell.max:  # noqa: PLR1730
         cell.max = high
 
 

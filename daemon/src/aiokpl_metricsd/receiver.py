@@ -5,16 +5,15 @@ import socket
 from collections.abc import Callable
 
 from aiokpl_metrics_protocol import MAX_DATAGRAM_BYTES
-
 from aiokpl_metricsd.clock import Clock
 
-# A turn reads at most this much in all, so that timers and sinks get their time: with a bound by number, full queues of
-# large datagrams held the loop up for 4 s (measured).
+# A turn reads at most this much in all, so that timers and sinks get their time: with a bound by number, full
+# queues of large datagrams held the loop up for 4 s (measured).
 TURN_BYTES = 64 * 1024
 TURN_S = 0.010
 
-# A pass reads what is queued now: the kernel's queue holds `net.unix.max_dgram_qlen` + 1 datagrams, 11 by default and in
-# every pod, 513 where a distribution sets 512.
+# A pass reads what is queued now: the kernel's queue holds `net.unix.max_dgram_qlen` + 1 datagrams, 11 by
+# default and in every pod, 513 where a distribution sets 512.
 PASS_DATAGRAMS = 1_024
 
 
@@ -56,7 +55,7 @@ class Receiver:
             self._loop = None
 
     def read_turn(self) -> None:
-        """Read until the socket is empty or the turn is over; the loop calls again while something is queued."""
+        """Read until the socket is empty or the turn over; the loop calls again while something is queued."""
         deadline = self._monotonic() + TURN_S
         left = TURN_BYTES
         while left > 0:

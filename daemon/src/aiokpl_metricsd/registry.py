@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from msgspec import Struct
+
 from aiokpl_metrics_protocol import (
     CATALOG,
     Description,
@@ -14,8 +16,6 @@ from aiokpl_metrics_protocol import (
     decode_dimensions,
     decode_series,
 )
-from msgspec import Struct
-
 from aiokpl_metricsd.ledger import Ledger
 from aiokpl_metricsd.live import Live
 from aiokpl_metricsd.statistics import Statistics
@@ -24,8 +24,8 @@ from aiokpl_metricsd.statistics import Statistics
 RowAlias = tuple[str, bytes, str | None, str | None]
 Alias = bytes | RowAlias
 
-# What names a series on the wire is remembered, to be decoded once. A producer of our own has one spelling a series;
-# whoever has endless many pays for decoding each time, not with our memory.
+# What names a series on the wire is remembered, to be decoded once. A producer of our own has one spelling a
+# series; whoever has endless many pays for decoding each time, not with our memory.
 _MAX_ALIASES = 8
 
 # Names that may have an overflow series of their own; past it the names are the flood, and share one.
@@ -46,8 +46,8 @@ NO_STATISTICS = Statistics()
 class Entry(Struct, gc=False, eq=False):
     """One series, and its statistics in the window that it was last seen in.
 
-    It refers to no window, so that there is no cycle and the garbage collector need not look at a hundred thousand
-    of them.
+    It refers to no window, so that there is no cycle and the garbage collector need not look at a hundred
+    thousand of them.
 
     Attributes:
         name: the metric's name.
@@ -79,7 +79,8 @@ class Registry:
 
     Args:
         ledger: where conflicts and overflows are counted.
-        max_series: series with an entry of their own; new ones past it share the overflow series of their name.
+        max_series: series with an entry of their own; new ones past it share the overflow series of their
+            name.
         level: `SUMMARY` merges series that differ in `shard` or `error_code` alone.
         dimensions: added to every series; a producer's own value wins.
         descriptions: kinds and units by name, which hold against the catalog and the producers.
@@ -131,7 +132,11 @@ class Registry:
 
     def forget_idle(self, entries: list[Entry], before_s: float) -> list[Entry]:
         """Forget those of `entries` that were in no window which ends after `before_s`. Return them."""
-        forgotten = [entry for entry in entries if entry.window_number == NO_WINDOW_NUMBER and entry.active_until < before_s]
+        forgotten = [
+            entry
+            for entry in entries
+            if entry.window_number == NO_WINDOW_NUMBER and entry.active_until < before_s
+        ]
         for entry in forgotten:
             if entry.overflow:
                 self._overflow.pop(entry.name, None)
@@ -178,7 +183,9 @@ class Registry:
         return entry
 
     def _note_conflict(self, entry: Entry, series: Series) -> None:
-        if (series.kind is None or series.kind == entry.kind) and (series.unit is None or series.unit == entry.unit):
+        if (series.kind is None or series.kind == entry.kind) and (
+            series.unit is None or series.unit == entry.unit
+        ):
             return
         self._ledger.series_conflicts += 1
         if entry.name in self.conflicts or len(self.conflicts) < _MAX_OFFENDERS:

@@ -1,8 +1,9 @@
 """Seconds -> windows: tumbling, aligned to the epoch, each closed once, no two of them overlapping.
 
-A second belongs to the window that contains it. One whose window has closed is late and counts in the oldest open
-window; one more than an interval ahead of the clock is early and counts in the current window. What is late is decided
-by what has closed, not by the clock, so that producers that were held back find their own windows.
+A second belongs to the window that contains it. One whose window has closed is late and counts in the oldest
+open window; one more than an interval ahead of the clock is early and counts in the current window. What is
+late is decided by what has closed, not by the clock, so that producers that were held back find their own
+windows.
 """
 
 from msgspec import Struct
@@ -58,7 +59,7 @@ class Windows:
         return self._closed_until
 
     def find(self, second: int, now: float) -> tuple[Window, bool, bool]:
-        """Return the window in which an event of `second` counts, whether it is late, and whether it is early."""
+        """Return the window where an event of `second` counts, whether it is late, whether it is early."""
         if second > now + self.interval_s:
             return self._at(max(int(now), self._closed_until)), False, True
         if second < self._closed_until:
@@ -76,7 +77,9 @@ class Windows:
         return due
 
     def close_all(self, now: float) -> list[Window]:
-        """Close every window. One that has not reached its end ends with the current second; none begins before that.
+        """Close every window; return them, oldest first.
+
+        One that has not reached its end ends with the current second; none begins before that.
 
         A window that lies ahead of the clock keeps its own bounds.
         """
