@@ -123,6 +123,12 @@ class Nursery:
             child.end()
 
 
+def add_import_path(directory: Path) -> dict[str, str]:
+    """Return the variable with which a child finds the modules of a directory, too."""
+    inherited = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join([str(directory), *([inherited] if inherited else [])])}
+
+
 def build_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a child: the test's own without the product's variables, and `extra`."""
     own = {
@@ -131,4 +137,4 @@ def build_environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**own, **extra}
 
 
-__all__ = ["ROOT", "Child", "Nursery", "build_environment"]
+__all__ = ["ROOT", "Child", "Nursery", "add_import_path", "build_environment"]

@@ -1,0 +1,167 @@
+"""A real aiokpl producer puts records into a Kinesis emulator; the daemon's windows agree with its view."""
+
+from collections.abc import Iterator
+
+import aiokpl
+import botocore.session
+import pytest
+from aiokpl.metrics import MetricsManager
+from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+
+from aiokpl_metrics_client import MetricsdSink
+from tests.support.child import Nursery
+from tests.support.daemon import DaemonProcess
+from tests.support.rows import Row, Series, Total, check_balance, check_windows
+
+REGION = "eu-central-1"
+STREAM = "orders"
+SHARDS = 2
+RECORDS = 300
+DATA = b"x" * 100
+
+OUTCOME_TIMEOUT_S = 30.0
+
+# Of every name that a run without errors brings: kind and unit.
+EXPECTED = {
+    "UserRecordsReceived": ("counter", "count"),
+    "UserRecordsPut": ("counter", "count"),
+    "UserRecordsDataPut": ("counter", "bytes"),
+    "UserRecordsPending": ("gauge", "count"),
+    "KinesisRecordsPut": ("counter", "count"),
+    "KinesisRecordsDataPut": ("counter", "bytes"),
+    "RetriesPerRecord": ("histogram", "count"),
+    "BufferedTime": ("histogram", "ms"),
+    "RequestTime": ("histogram", "ms"),
+}
+
+LEVELS = pytest.mark.parametrize(
+    "level", [aiokpl.MetricsLevel.DETAILED, aiokpl.MetricsLevel.SUMMARY], ids=["detailed", "summary"]
+)
+
+
+@pytest.fixture
+def kinesis(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A Kinesis emulator with one stream; its address."""
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "fake")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "fake")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        endpoint = f"http://{host}:{port}"
+        client = botocore.session.get_session().create_client("kinesis", endpoint_url=endpoint)
+        client.create_stream(StreamName=STREAM, ShardCount=SHARDS)
+        yield endpoint
+        # The emulator's streams are the process's, not the server's.
+        client.delete_stream(StreamName=STREAM)
+        client.close()
+    finally:
+        server.stop()
+
+
+@LEVELS
+@pytest.mark.asyncio
+async def test_the_windows_agree_with_the_view_of_a_producer(
+    nursery: Nursery, kinesis: str, level: aiokpl.MetricsLevel
+) -> None:
+    daemon = DaemonProcess(nursery).wait_until_accepting()
+    sink = MetricsdSink(daemon.socket_path)
+    async with aiokpl.Producer(build_config(kinesis, sink, level)) as producer:
+        outcomes = [
+            await producer.put_record(stream=STREAM, partition_key=f"key-{number}", data=DATA)
+            for number in range(RECORDS)
+        ]
+        results = [await outcome.wait() for outcome in outcomes]
+    assert all(result.success for result in results)
+    check_agreement(daemon, sink, producer.metrics, level)
+
+
+@LEVELS
+def test_the_windows_agree_with_the_view_of_a_synchronous_producer(
+    nursery: Nursery, kinesis: str, level: aiokpl.MetricsLevel
+) -> None:
+    daemon = DaemonProcess(nursery).wait_until_accepting()
+    sink = MetricsdSink(daemon.socket_path)
+    with aiokpl.SyncProducer(build_config(kinesis, sink, level)) as producer:
+        inner = producer._producer_ref
+        assert inner is not None
+        outcomes = [
+            producer.put_record(stream=STREAM, partition_key=f"key-{number}", data=DATA)
+            for number in range(RECORDS)
+        ]
+        results = [outcome.wait(timeout=OUTCOME_TIMEOUT_S) for outcome in outcomes]
+    assert all(result.success for result in results)
+    check_agreement(daemon, sink, inner.metrics, level)
+
+
+def build_config(endpoint: str, sink: MetricsdSink, level: aiokpl.MetricsLevel) -> aiokpl.Config:
+    """Return what a user writes, with the emulator's address."""
+    return aiokpl.Config(
+        region=REGION,
+        endpoint_url=endpoint,
+        aws_access_key_id="fake",
+        aws_secret_access_key="fake",
+        metrics_sink=sink,
+        metrics_level=level,
+    )
+
+
+def check_agreement(
+    daemon: DaemonProcess, sink: MetricsdSink, metrics: MetricsManager, level: aiokpl.MetricsLevel
+) -> None:
+    """Assert that the daemon has every event that the producer counted, and in the right form."""
+    # The producer has ended: nothing is added to its view, which still has the last 60 seconds.
+    expected = read_view(metrics)
+    assert sink.client.flush()
+    assert sink.client.statistics().dropped == {}
+    sink.client.close()
+    assert daemon.stop() == 0
+    rows = daemon.rows()
+    totals = daemon.totals()
+    assert totals.keys() == expected.keys()
+    for series, total in totals.items():
+        own = expected[series]
+        assert (total.count, total.min, total.max) == (own.count, own.min, own.max)
+        # Sums of durations differ by the order in which they were added; the others are whole numbers.
+        assert total.sum == (pytest.approx(own.sum) if series[0].endswith("Time") else own.sum)
+    assert {row.name for row in rows} == EXPECTED.keys()
+    for row in rows:
+        check_form(row, level)
+    assert any("shard" in row.dimensions for row in rows) == (level is aiokpl.MetricsLevel.DETAILED)
+    for name, amount in {
+        "UserRecordsReceived": RECORDS,
+        "UserRecordsPut": RECORDS,
+        "UserRecordsDataPut": RECORDS * len(DATA),
+        "RetriesPerRecord": 0,
+    }.items():
+        assert sum(total.sum for (own_name, _), total in totals.items() if own_name == name) == amount
+    check_windows(rows)
+    ledger = daemon.ledger
+    check_balance(ledger)
+    assert ledger.events_missing == ledger.events_early == 0
+    assert ledger.events_refused == ledger.datagrams_rejected == {}
+
+
+def check_form(row: Row, level: aiokpl.MetricsLevel) -> None:
+    """Assert kind, unit and dimensions of a row."""
+    assert (row.kind, row.unit) == EXPECTED[row.name]
+    assert (row.histogram is not None) == (row.kind == "histogram")
+    by_shard = level is aiokpl.MetricsLevel.DETAILED and row.name not in {
+        "UserRecordsReceived",
+        "UserRecordsPending",
+        "RequestTime",
+    }
+    expected = set() if row.name == "UserRecordsPending" else {"stream"}
+    # Records that are put before the shards are known have none.
+    assert row.dimensions.keys() - ({"shard"} if by_shard else set()) == expected
+    assert row.dimensions.get("stream", STREAM) == STREAM
+
+
+def read_view(metrics: MetricsManager) -> dict[Series, Total]:
+    """Return the producer's own view by series, in the daemon's form."""
+    return {
+        (key.name, tuple(sorted(key.dimensions()))): Total(*numbers)
+        for key, numbers in metrics.snapshot().items()
+    }
