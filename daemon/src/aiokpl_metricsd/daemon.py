@@ -147,7 +147,7 @@ class Daemon:
             for part in self.aggregator.freeze(window, _SLICE_SERIES):
                 snapshots += part
                 await asyncio.sleep(0)
-            self.delivery.offer_nowait(snapshots)
+            self.delivery.offer_nowait(snapshots, window_end=float(window.end))
         for _ in self.aggregator.forget_idle(self._clock.time(), 4 * _SLICE_SERIES):
             await asyncio.sleep(0)
 

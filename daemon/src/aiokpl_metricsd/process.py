@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal, cast
 
 from aiokpl_metrics_protocol import socket_candidates
@@ -19,6 +20,8 @@ from aiokpl_metricsd.listener import Listener, listen
 from aiokpl_metricsd.log import configure
 
 if TYPE_CHECKING:
+    import asyncio
+
     from aiokpl_metricsd.daemon import Daemon
 
 EXIT_OK = 0
@@ -78,7 +81,21 @@ def _run(configuration: Configuration, listener: Listener, early: list[int]) -> 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         daemon = Daemon(configuration, listener)
         runner.run(_run_daemon(daemon, early))
+        if _is_held_up(asyncio.all_tasks(runner.get_loop())):
+            # All is delivered or counted as lost by now. What still runs is a sink's task or thread that does not let
+            # itself be ended; to wait for it would use up the time that the process is given before SIGKILL.
+            sys.stdout.flush()
+            logging.shutdown()
+            os._exit(EXIT_OK)
     return EXIT_OK
+
+
+def _is_held_up(tasks: "Collection[asyncio.Task[object]]") -> bool:
+    """Tell whether a task or a thread would keep the process from ending."""
+    import threading
+
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    return bool(tasks) or any(not thread.daemon for thread in others)
 
 
 async def _run_daemon(daemon: "Daemon", early: list[int]) -> None:
