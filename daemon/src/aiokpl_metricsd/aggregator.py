@@ -4,9 +4,8 @@ Cost is a matter of columns, not of events: `sum`, `min` and `max` run over a co
 series is found by the bytes that name it, which are decoded once.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from math import isfinite
+from math import copysign, isfinite
 from sys import float_info
 
 from msgspec import Struct
@@ -14,21 +13,18 @@ from msgspec import Struct
 from aiokpl_metrics_protocol import MAX_COLUMN_COUNT, Column, Folded, Reason, Row, decode_dimensions
 from aiokpl_metricsd.ledger import Ledger
 from aiokpl_metricsd.limits import check_folded
-from aiokpl_metricsd.live import LIVE_SECONDS, Live
+from aiokpl_metricsd.live import LIVE_SECONDS
+from aiokpl_metricsd.live_view import LiveView, clamp
 from aiokpl_metricsd.registry import (
     NO_STATISTICS,
     NO_WINDOW_NUMBER,
     Alias,
     Entry,
     Registry,
-    RowAlias,
 )
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from aiokpl_metricsd.statistics import Statistics, build_statistics
 from aiokpl_metricsd.windows import Window, Windows
-
-# A place in the live view passes to another series once its holder was idle for this long.
-_LIVE_IDLE_S = 10
 
 # A series that was in no window for this long, or for two windows, is forgotten. The live view needs a
 # minute.
@@ -36,15 +32,16 @@ _FORGET_AFTER_S = 120
 
 # A second that no window is open for, later than any clock's.
 _FAR_AHEAD = 2**62
+_FAR_AHEAD_S = float(_FAR_AHEAD)
 
 # Stands where there is no window yet: it has no second.
 _NO_WINDOW = Window(0, 0, 0, {})
 
 
 class RowColumn(Struct, frozen=True, gc=False):
-    """A row in the shape of a column of one value."""
+    """A row, or any single value, in the shape of a column."""
 
-    series: RowAlias
+    series: Alias
     second: int
     values: float
     count: int = 1
@@ -74,14 +71,10 @@ class Aggregator:
         self._registry = registry
         self._windows = windows
         self._ledger = ledger
-        self._live_series = live_series
         self._daemon_id = daemon_id
         # The window of the last event, where the next one most likely belongs as well.
         self._window = _NO_WINDOW
-        # The holders of places in the live view, the most recently active one last.
-        self._live: OrderedDict[Entry, None] = OrderedDict()
-        # No place in the live view is free for an event of a second before this one.
-        self._live_from = -(2**63)
+        self._live_view = LiveView(live_series)
 
     @property
     def events_open(self) -> int:
@@ -108,7 +101,7 @@ class Aggregator:
                 decode_dimensions(alias[1])
             timestamp = row.timestamp or now
             # A time that is no number is as wrong as one far ahead, and counts the same way: as early, now.
-            second = int(timestamp) if timestamp - timestamp == 0.0 else _FAR_AHEAD
+            second = int(timestamp) if -_FAR_AHEAD_S < timestamp < _FAR_AHEAD_S else _FAR_AHEAD
             columns.append(RowColumn(alias, second, row.value))
         return self.add_columns(columns, now)
 
@@ -118,21 +111,16 @@ class Aggregator:
         for folded in sets:
             reason = check_folded(folded)
             if reason is not None:
-                events += 1
-                self._ledger.refuse_events(reason, 1)
+                events += self._refuse_set(folded, reason)
                 continue
             events += folded.count
             entry = self._registry.by_alias.get(folded.series)
             if entry is None:
-                found = self._resolve(folded.series, folded.count)
-                if found is None:
+                entry = self._resolve(folded.series, folded.count)
+                if entry is None:
                     continue
-                entry = found
             self._ledger.events_folded += folded.count
-            statistics = self._count(
-                entry, folded.second, folded.count, folded.sum, folded.min, folded.max, now
-            )
-            statistics.add_folded(folded)
+            self._count_set(entry, folded, now)
         self._ledger.events_decoded += events
         return events
 
@@ -145,6 +133,14 @@ class Aggregator:
         """Close every window, the current one with the current second; return them, oldest first."""
         self._window = _NO_WINDOW
         return self._closed(self._windows.close_all(now))
+
+    def begin_anew(self, now: float) -> None:
+        """Begin windows at `now`, after the clock was set back; the open ones must have been closed."""
+        self._windows.begin_anew(now)
+
+    def forget_live(self) -> None:
+        """Empty the live view, whose seconds lie in the future after the clock was set back."""
+        self._live_view.begin_anew()
 
     def freeze(self, window: Window, slice_series: int) -> Iterator[list[MetricSnapshot]]:
         """Turn a closed window into snapshots, `slice_series` of them at a time, and empty it on the way."""
@@ -163,7 +159,7 @@ class Aggregator:
                     MetricSnapshot(
                         entry.name,
                         statistics.count,
-                        _clamp(statistics.sum),
+                        clamp(statistics.sum),
                         statistics.min + 0.0,
                         statistics.max + 0.0,
                         entry.dimensions,
@@ -180,43 +176,31 @@ class Aggregator:
 
     def forget_idle(self, now: float, slice_series: int) -> Iterator[int]:
         """Forget series that were in no window lately, `slice_series` at a time; yield how many went."""
-        before_s = now - max(_FORGET_AFTER_S, 2 * self._windows.interval_s)
+        interval_s = self._windows.interval_s
+        before_s = now - max(_FORGET_AFTER_S, 2 * interval_s)
+        # No window that is open now ends later; one that did was of a clock that has been set back since.
+        latest_s = int(now) + 2 * interval_s
         entries = self._registry.entries()
         for start in range(0, len(entries), slice_series):
-            forgotten = self._registry.forget_idle(entries[start : start + slice_series], before_s)
+            forgotten = self._registry.forget_idle(entries[start : start + slice_series], before_s, latest_s)
             for entry in forgotten:
-                if entry.live is not None:
-                    entry.live = None
-                    self._live.pop(entry, None)
+                self._live_view.forget(entry)
             yield len(forgotten)
 
     def view_live(self, now: float, seconds: int = LIVE_SECONDS) -> list[MetricSnapshot]:
-        """Return the last 1 to 60 seconds of every series that has any, from the open window where no more is kept."""
-        end = int(now) + 1
-        snapshots: list[MetricSnapshot] = []
-        for entry in self._registry.entries():
-            if entry.live is not None:
-                found = entry.live.read(int(now), seconds)
-            else:
-                kept = entry.statistics
-                found = (kept.count, kept.sum, kept.min, kept.max) if kept.count else None
-            if found is not None:
-                count, total, low, high = found
-                snapshot = MetricSnapshot(
-                    entry.name, count, total, low, high, entry.dimensions, float(end - seconds), float(end)
-                )
-                snapshots.append(snapshot)
-        return snapshots
+        """Return the last 1 to 60 seconds of every series that has any, as `LiveView.read` has them."""
+        return self._live_view.read(self._registry.entries(), self._windows.opened, int(now), seconds)
 
     def _add_columns(  # noqa: C901, PLR0912, PLR0915 - see below
         self,
         columns: Sequence[Column] | Sequence[RowColumn],
         now: float,
     ) -> int:
-        # The hot loop: one turn a column. What `_count`, `Statistics.add_values` and `Live.add` do is written
-        # out here for the common case, since the calls alone were a fifth of a column's cost.
+        # The hot loop: one turn a column. What `Statistics.add_values` and `Live.add` do is written out here
+        # for the common case, since the calls alone were a fifth of a column's cost.
         events = 0
         by_alias = self._registry.by_alias
+        live_view = self._live_view
         window = self._window
         start, end, number = window.start, window.end, window.number
         counted = 0
@@ -242,15 +226,17 @@ class Aggregator:
                 total = values * count
                 low = high = last = values
                 if total - total != 0.0 or not 0 < count <= MAX_COLUMN_COUNT:
-                    events += self._refuse_column(values, count)
-                    continue
+                    refused = self._refuse_column(values, count)
+                    if refused:
+                        events += refused
+                        continue
+                    total = copysign(float_info.max, values)
             events += count
             entry = by_alias.get(column.series)
             if entry is None:
-                found = self._resolve(column.series, count)
-                if found is None:
+                entry = self._resolve(column.series, count)
+                if entry is None:
                     continue
-                entry = found
             second = column.second
             if not start <= second < end:
                 window.events += counted
@@ -278,8 +264,8 @@ class Aggregator:
                     statistics.histogram.add_same(values, count)
             live = entry.live
             if live is None:
-                if second >= self._live_from:
-                    self._claim_live(entry, second, count, total, low, high)
+                if second >= live_view.free_from:
+                    live_view.add(entry, second if second <= now else int(now), count, total, low, high)
                 continue
             cell = live.newest
             if cell.second == second:
@@ -289,8 +275,9 @@ class Aggregator:
                     cell.min = low
                 if high > cell.max:  # noqa: PLR1730
                     cell.max = high
-            elif live.add(second, count, total, low, high):
-                self._live.move_to_end(entry)
+            elif live.add(second if second <= now else int(now), count, total, low, high):
+                # A second ahead of the clock is shown as now: it would push the present out of the view.
+                live_view.touch(entry)
         window.events += counted
         return events
 
@@ -305,28 +292,21 @@ class Aggregator:
             self._ledger.events_overflowed += count
         return found
 
-    def _count(
-        self,
-        entry: Entry,
-        second: int,
-        count: int,
-        total: float,
-        low: float,
-        high: float,
-        now: float,
-    ) -> Statistics:
-        """Count events in their window and in the live view; return the statistics that they belong to."""
-        window = self._window
+    def _count_set(self, entry: Entry, folded: Folded, now: float) -> None:
+        """Count a folded set in its window and in the live view."""
+        window, second = self._window, folded.second
         if not window.start <= second < window.end:
-            window, second = self._find_window(second, count, now)
-        window.events += count
-        live = entry.live
-        if live is not None:
-            if live.add(second, count, total, low, high):
-                self._live.move_to_end(entry)
-        elif second >= self._live_from:
-            self._claim_live(entry, second, count, total, low, high)
-        return entry.statistics if entry.window_number == window.number else _open_statistics(entry, window)
+            window, second = self._find_window(second, folded.count, now)
+        window.events += folded.count
+        last_second = folded.last_second
+        if last_second > now + self._windows.interval_s:
+            # It is as early as an event of that second would be, and must not outlast all that follow.
+            last_second = int(now)
+        known = entry.window_number == window.number
+        statistics = entry.statistics if known else _open_statistics(entry, window)
+        statistics.add_folded(folded, last_second)
+        shown = second if second <= now else int(now)
+        self._live_view.add(entry, shown, folded.count, folded.sum, folded.min, folded.max)
 
     def _find_window(self, second: int, count: int, now: float) -> tuple[Window, int]:
         """Return the window where events of `second` count, and the second that the live view shows."""
@@ -340,22 +320,6 @@ class Aggregator:
             self._window = window
         return window, second
 
-    def _claim_live(
-        self, entry: Entry, second: int, count: int, total: float, low: float, high: float
-    ) -> None:
-        """Give the series a place in the live view, if one is free or its holder idle."""
-        if len(self._live) >= self._live_series:
-            oldest = next(iter(self._live), None)
-            idle_since = None if oldest is None or oldest.live is None else oldest.live.last_second
-            if oldest is None or (idle_since is not None and idle_since > second - _LIVE_IDLE_S):
-                self._live_from = second + 1
-                return
-            oldest.live = None
-            del self._live[oldest]
-        entry.live = Live()
-        entry.live.add(second, count, total, low, high)
-        self._live[entry] = None
-
     def _add_suspects(self, column: Column | RowColumn, values: list[float], now: float) -> int:
         """Count a column whose sum is not finite: refuse the values that are not, count the others singly."""
         finite = [value for value in values if isfinite(value)]
@@ -363,15 +327,24 @@ class Aggregator:
         if refused:
             self._ledger.refuse_events(Reason.VALUE_NOT_FINITE, refused)
         return refused + self._add_columns(
-            [Column(column.series, column.second, value) for value in finite], now
+            [RowColumn(column.series, column.second, value) for value in finite], now
         )
 
     def _refuse_column(self, value: float, count: int) -> int:
-        """Refuse a column of equal values; return how many events that counts as."""
+        """Refuse a column of equal values; return how many events that is, 0 if it is to be counted."""
         if not 1 <= count <= MAX_COLUMN_COUNT:
             self._ledger.refuse_events(Reason.COUNT_OUT_OF_RANGE, 1)
             return 1
+        if isfinite(value):
+            return 0
         self._ledger.refuse_events(Reason.VALUE_NOT_FINITE, count)
+        return count
+
+    def _refuse_set(self, folded: Folded, reason: Reason) -> int:
+        """Refuse a folded set; return how many events that counts as."""
+        # A count out of range is no count; any other is how many events its producer has sent.
+        count = 1 if reason is Reason.COUNT_OUT_OF_RANGE else folded.count
+        self._ledger.refuse_events(reason, count)
         return count
 
     def _closed(self, windows: list[Window]) -> list[Window]:
@@ -387,11 +360,6 @@ def _open_statistics(entry: Entry, window: Window) -> Statistics:
     entry.statistics = statistics
     entry.window_number = window.number
     return statistics
-
-
-def _clamp(total: float) -> float:
-    """Return a sum that overflowed as the largest finite number: backends refuse infinity."""
-    return min(max(total, -float_info.max), float_info.max)
 
 
 __all__ = ["Aggregator"]

@@ -28,12 +28,16 @@ Alias = bytes | RowAlias
 # series; whoever has endless many pays for decoding each time, not with our memory.
 _MAX_ALIASES = 8
 
+# Longer ones are decoded each time: a producer can make any series' bytes as long as a datagram, by what it
+# puts after the dimensions. A name and ten dimensions of ordinary length have some 500 bytes.
+_MAX_ALIAS_BYTES = 4_096
+
 # Names that may have an overflow series of their own; past it the names are the flood, and share one.
 _MAX_OVERFLOW_NAMES = 1_000
 _OVERFLOW_DIMENSIONS = (("overflow", "true"),)
 _OVERFLOW_NAME = "overflow"
 
-# Of the names whose series overflow, how many are counted apart.
+# Of the names whose series overflow, or whose declarations differ, how many are counted apart.
 _MAX_OFFENDERS = 100
 
 _DETAILS = frozenset({"shard", "error_code"})
@@ -101,6 +105,7 @@ class Registry:
         self._summary = level is MetricsLevel.SUMMARY
         self._constant = dict(dimensions or {})
         self._descriptions = {**CATALOG, **(descriptions or {})}
+        self._overflow_dimensions = self._dimensions(_OVERFLOW_DIMENSIONS)
         self._by_key: dict[tuple[str, tuple[tuple[str, str], ...]], Entry] = {}
         self._overflow: dict[str, Entry] = {}
         self.by_alias: dict[Alias, Entry] = {}
@@ -130,8 +135,13 @@ class Registry:
             return Reason.SERIES_UNREADABLE
         return self._resolve(alias, series)
 
-    def forget_idle(self, entries: list[Entry], before_s: float) -> list[Entry]:
-        """Forget those of `entries` that were in no window which ends after `before_s`. Return them."""
+    def forget_idle(self, entries: list[Entry], before_s: float, latest_s: int) -> list[Entry]:
+        """Forget those of `entries` that were in no window which ends after `before_s`. Return them.
+
+        None was active after `latest_s`: where that is remembered, the clock has been set back since.
+        """
+        for entry in entries:
+            entry.active_until = min(entry.active_until, latest_s)
         forgotten = [
             entry
             for entry in entries
@@ -152,6 +162,9 @@ class Registry:
         if reason is not None:
             return reason
         dimensions = self._dimensions(series.dimensions)
+        if dimensions == self._overflow_dimensions:
+            # A producer's own series of these dimensions would be the overflow series a second time.
+            return self._overflow_entry(series)
         entry = self._by_key.get((series.name, dimensions))
         if entry is None:
             if len(self._by_key) >= self._max_series:
@@ -160,7 +173,8 @@ class Registry:
             self._by_key[series.name, dimensions] = entry
         else:
             self._note_conflict(entry, series)
-        if len(entry.aliases) < _MAX_ALIASES:
+        named = alias if isinstance(alias, bytes) else alias[1]
+        if len(entry.aliases) < _MAX_ALIASES and len(named) <= _MAX_ALIAS_BYTES:
             entry.aliases = (*entry.aliases, alias)
             self.by_alias[alias] = entry
         return entry
@@ -183,6 +197,9 @@ class Registry:
         return entry
 
     def _note_conflict(self, entry: Entry, series: Series) -> None:
+        """Count a declaration that differs from the one that holds; a unit where none held does now."""
+        if entry.unit is None:
+            entry.unit = series.unit
         if (series.kind is None or series.kind == entry.kind) and (
             series.unit is None or series.unit == entry.unit
         ):
@@ -192,17 +209,28 @@ class Registry:
             self.conflicts[entry.name] = self.conflicts.get(entry.name, 0) + 1
 
     def _overflow_entry(self, series: Series) -> Entry:
-        name = series.name
-        if name in self.offenders or len(self.offenders) < _MAX_OFFENDERS:
-            self.offenders[name] = self.offenders.get(name, 0) + 1
-        if name not in self._overflow and len(self._overflow) >= _MAX_OVERFLOW_NAMES:
-            name = _OVERFLOW_NAME
-        entry = self._overflow.get(name)
+        self._note_offender(series.name)
+        if series.name not in self._overflow and len(self._overflow) >= _MAX_OVERFLOW_NAMES:
+            # What names share has no kind or unit of its own.
+            series = Series(_OVERFLOW_NAME)
+        entry = self._overflow.get(series.name)
         if entry is None:
-            entry = self._build_entry(Series(name, series.kind, series.unit), _OVERFLOW_DIMENSIONS)
+            entry = self._build_entry(series, self._overflow_dimensions)
             entry.overflow = True
-            self._overflow[name] = entry
+            self._overflow[series.name] = entry
         return entry
+
+    def _note_offender(self, name: str) -> None:
+        """Count a name whose series overflow, so that the most frequent stay: the Misra-Gries summary."""
+        offenders = self.offenders
+        if name in offenders or len(offenders) < _MAX_OFFENDERS:
+            offenders[name] = offenders.get(name, 0) + 1
+            return
+        for other, count in list(offenders.items()):
+            if count == 1:
+                del offenders[other]
+            else:
+                offenders[other] = count - 1
 
 
 __all__ = ["NO_STATISTICS", "NO_WINDOW_NUMBER", "Alias", "Entry", "Registry", "RowAlias"]

@@ -62,14 +62,14 @@ class Statistics(Struct, gc=False):
         if self.histogram is not None:
             self.histogram.add_values(values, low, high)
 
-    def add_folded(self, folded: Folded) -> None:
+    def add_folded(self, folded: Folded, last_second: int) -> None:
         """Add a statistic set that a producer folded. One without buckets adds its mean to a histogram."""
         self.count += folded.count
         self.sum += folded.sum
         self.min = min(self.min, folded.min)
         self.max = max(self.max, folded.max)
-        if folded.last_second >= self.last_second:
-            self.last_second = folded.last_second
+        if last_second >= self.last_second:
+            self.last_second = last_second
             self.last = folded.last
         if self.histogram is None:
             return

@@ -61,11 +61,11 @@ class Windows:
     def find(self, second: int, now: float) -> tuple[Window, bool, bool]:
         """Return the window where an event of `second` counts, whether it is late, whether it is early."""
         if second > now + self.interval_s:
-            return self._at(max(int(now), self._closed_until)), False, True
+            return self._current(now), False, True
         if second < self._closed_until:
             return self._oldest(now), True, False
         aligned = second - second % self.interval_s
-        if aligned not in self._open and len(self._open) >= MAX_OPEN_WINDOWS:
+        if self._is_full(aligned):
             return self._oldest(now), True, False
         return self._at(second), False, False
 
@@ -79,9 +79,8 @@ class Windows:
     def close_all(self, now: float) -> list[Window]:
         """Close every window; return them, oldest first.
 
-        One that has not reached its end ends with the current second; none begins before that.
-
-        A window that lies ahead of the clock keeps its own bounds.
+        One that has not reached its end ends with the current second; none begins before that. A window that
+        lies ahead of the clock keeps its own bounds.
         """
         closing = self.opened
         end = int(now) + 1
@@ -103,6 +102,13 @@ class Windows:
         if self._open:
             return self._open[min(self._open)]
         return self._at(max(int(now), self._closed_until))
+
+    def _current(self, now: float) -> Window:
+        second = max(int(now), self._closed_until)
+        return self._oldest(now) if self._is_full(second - second % self.interval_s) else self._at(second)
+
+    def _is_full(self, aligned: int) -> bool:
+        return len(self._open) >= MAX_OPEN_WINDOWS and aligned not in self._open
 
     def _at(self, second: int) -> Window:
         aligned = second - second % self.interval_s
