@@ -7,6 +7,7 @@ from typing import Protocol
 
 from aiokpl_metricsd.aggregator import Aggregator
 from aiokpl_metricsd.ledger import Ledger
+from aiokpl_metricsd.live import LIVE_SECONDS
 from aiokpl_metricsd.windows import Window, Windows
 
 # How often the clock looks whether a window is due, and whether the wall clock was set.
@@ -81,24 +82,29 @@ class WindowClock:
     async def run(
         self, read_pass: Callable[[], None], hand_over: Callable[[list[Window]], Awaitable[None]]
     ) -> None:
-        """Close windows for ever: read what is queued, close what is due, hand it over."""
+        """Close windows for ever: read what is queued, close what is due, hand it over.
+
+        Cancelled in the midst of handing over, it does that first.
+        """
         while True:
             await self._clock.sleep(TICK_S)
             closed = self.tick(read_pass)
             if closed:
-                await hand_over(closed)
+                await _complete(hand_over(closed))
 
     def tick(self, read_pass: Callable[[], None]) -> list[Window]:
         """Close what is due now; return it, oldest first."""
         now, monotonic = self._clock.time(), self._clock.monotonic()
         step_s, self._offset = now - monotonic - self._offset, now - monotonic
+        if step_s < -min(self._windows.interval_s, LIVE_SECONDS):
+            self._aggregator.forget_live()
         if step_s < -self._windows.interval_s:
             # The clock was set back by more than a window. To wait until it is there again would hold
             # everything up, so the windows close, and new ones begin at the time that is now.
             read_pass()
             self._ledger.clock_steps += 1
             closed = self._aggregator.close_all(now)
-            self._windows.begin_anew(now)
+            self._aggregator.begin_anew(now)
             return closed
         if monotonic - self._began < self._grace_s:
             return []
@@ -107,6 +113,16 @@ class WindowClock:
             return []
         read_pass()
         return self._aggregator.close_due(now, self._grace_s)
+
+
+async def _complete(work: Awaitable[None]) -> None:
+    """Await work to its end, even when cancelled: what is closed is nowhere else."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
 
 
 __all__ = ["TICK_S", "Clock", "SystemClock", "WindowClock"]
