@@ -19,6 +19,12 @@ from aiokpl_metrics_protocol import (
 )
 from aiokpl_metricsd.ledger import Ledger
 
+# Words for which drops are counted apart: our client has six, and any producer may have its own. Past that,
+# and where a word is longer than a word is, they are one.
+_MAX_WORDS = 16
+_MAX_WORD_CHARS = 40
+_OTHER_WORD = "other"
+
 # Producers whose numbers are kept; past it, the one that was first seen goes.
 MAX_PRODUCERS = 65_536
 
@@ -29,7 +35,7 @@ class Producer(Struct, gc=False):
     Attributes:
         sequence: of its last frame.
         events: it has sent up to and with that frame, by its own count.
-        dropped: events that it discarded, as it last reported.
+        dropped: events that it discarded, as it last reported, by the words of the ledger.
     """
 
     sequence: int
@@ -104,19 +110,25 @@ class Decoder:
             if totals.sent > producer.events:
                 self._ledger.events_missing += totals.sent - producer.events
             producer.sequence = frame.sequence
-        if totals.dropped != producer.dropped:
+        if totals.dropped:
             self._note_dropped(producer, totals.dropped)
         return True
 
     def _note_dropped(self, producer: Producer, dropped: dict[str, int]) -> None:
         total = self._ledger.events_dropped_by_clients
+        reported: dict[str, int] = {}
         for reason, count in dropped.items():
-            more = count - producer.dropped.get(reason, 0)
+            # The words are the producer's; their number and length are bounded here.
+            room = len(total) < _MAX_WORDS and len(reason) <= _MAX_WORD_CHARS
+            word = reason if reason in total or (room and count) else _OTHER_WORD
+            reported[word] = reported.get(word, 0) + count
+            if count:
+                total.setdefault(word, 0)
+        for word, count in reported.items():
+            more = count - producer.dropped.get(word, 0)
             if more > 0:
-                # The words are the producer's; their number is bounded here.
-                word = reason if reason in total or len(total) < len(Reason) * 2 else "other"
-                total[word] = total.get(word, 0) + more
-        producer.dropped = dropped
+                total[word] += more
+                producer.dropped[word] = count
 
 
 __all__ = ["MAX_PRODUCERS", "Decoder", "Producer"]
