@@ -138,19 +138,22 @@ class Histogram(Struct, gc=False):
         side.low = min(side.low, ceil(log2(low) * factor))
         side.high = max(side.high, ceil(log2(high) * factor))
 
-    def _merge(self, side: Side | None, offset: int, counts: tuple[int, ...], shift: int) -> Side:
-        low = (offset >> shift) + 1
-        high = ((offset + len(counts) - 1) >> shift) + 1
+    def _merge(self, side: Side | None, offset: int, counts: tuple[int, ...], shift: int) -> Side | None:
+        # Empty buckets at the ends would widen the span, and so cost resolution.
+        filled = [index for index, count in enumerate(counts, offset) if count]
+        if not filled:
+            return side
+        low = (filled[0] >> shift) + 1
+        high = (filled[-1] >> shift) + 1
         if side is None:
             side = Side({}, low, high)
         else:
             side.low = min(side.low, low)
             side.high = max(side.high, high)
         into = side.counts
-        for index, count in enumerate(counts, offset):
-            if count:
-                bucket = (index >> shift) + 1
-                into[bucket] = into.get(bucket, 0) + count
+        for index in filled:
+            bucket = (index >> shift) + 1
+            into[bucket] = into.get(bucket, 0) + counts[index - offset]
         return side
 
     def _fit(self) -> None:

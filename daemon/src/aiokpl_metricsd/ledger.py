@@ -90,7 +90,7 @@ class Ledger:
         """Return every count by its name; those by reason as a mapping."""
         counts: dict[str, int | dict[str, int]] = {}
         for name in self.__slots__:
-            value = getattr(self, name)
+            value: int | dict[Reason, int] | dict[str, int] = getattr(self, name)
             counts[name] = (
                 {str(key): number for key, number in value.items()} if isinstance(value, dict) else value
             )
