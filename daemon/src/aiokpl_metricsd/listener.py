@@ -32,7 +32,11 @@ class Listener:
     """
 
     def __init__(self, path: str, connection: socket.socket, lock: int) -> None:
-        """Take over a bound socket and the descriptor of its lock."""
+        """Take over a bound socket and the descriptor of its lock.
+
+        Raises:
+            OSError: the path is gone.
+        """
         self.path = path
         self.socket = connection
         self._lock = lock
@@ -75,31 +79,40 @@ def listen(candidates: Sequence[str], *, mode: int, group: str | None) -> Listen
     """
     problems: list[str] = []
     for path in candidates:
-        try:
-            return _listen_at(path, mode, group)
-        except OSError as error:
-            problems.append(f"{path}: {error.strerror or error}")
+        problem = _find_problem(path)
+        if problem is None:
+            try:
+                return _listen_at(path, mode, group)
+            except OSError as error:
+                problem = error.strerror or str(error)
+        problems.append(f"{path}: {problem}")
     reasons = "; ".join(problems)
     message = f"cannot create the ingest socket: {reasons}; set [ingest] socket to a path that can be made"
     raise ConfigurationError(message)
 
 
+def _find_problem(path: str) -> str | None:
+    """Return what makes a path one that no socket can have, or None."""
+    if "\0" in path:
+        return "a path has no NUL character"
+    limit = MAX_PATH_BYTES - len(_NEW_SUFFIX)
+    return f"a socket's path has at most {limit} bytes here" if len(os.fsencode(path)) > limit else None
+
+
 def _listen_at(path: str, mode: int, group: str | None) -> Listener:
-    if len(os.fsencode(path)) + len(_NEW_SUFFIX) > MAX_PATH_BYTES:
-        limit = MAX_PATH_BYTES - len(_NEW_SUFFIX)
-        message = (
-            f"{path}: a socket's path has at most {limit} bytes here; set [ingest] socket to a shorter one"
-        )
-        raise ConfigurationError(message)
     _make_directory(path)
     lock = _take_lock(path)
     try:
         _check_free(path)
         connection = _bind(path, mode, group)
+        try:
+            return Listener(path, connection, lock)
+        except OSError:
+            connection.close()
+            raise
     except BaseException:
         os.close(lock)
         raise
-    return Listener(path, connection, lock)
 
 
 def _make_directory(path: str) -> None:
@@ -146,6 +159,12 @@ def _check_free(path: str) -> None:
                 probe.connect(path)
             except ConnectionRefusedError:
                 continue
+            except FileNotFoundError:
+                # Its owner took it away meanwhile.
+                return
+            except BlockingIOError:
+                # A listener whose queue of connections is full.
+                pass
             except OSError as error:
                 if error.errno == errno.EPROTOTYPE:
                     continue
@@ -162,7 +181,7 @@ def _bind(path: str, mode: int, group: str | None) -> socket.socket:
     try:
         connection.bind(temporary)
         if group is not None:
-            os.chown(temporary, -1, _group_number(group))
+            _give_to(temporary, group)
         os.chmod(temporary, mode)
         os.rename(temporary, path)
     except BaseException:
@@ -171,6 +190,17 @@ def _bind(path: str, mode: int, group: str | None) -> socket.socket:
             os.unlink(temporary)
         raise
     return connection
+
+
+def _give_to(path: str, group: str) -> None:
+    try:
+        os.chown(path, -1, _group_number(group))
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no group has this number"
+        message = (
+            f"[ingest] group: cannot give {path} to group {group}: {reason}; use one of this user's groups"
+        )
+        raise ConfigurationError(message) from error
 
 
 def _group_number(group: str) -> int:
