@@ -58,6 +58,7 @@ class Daemon:
         self._listener = listener
         self._clock = SystemClock() if clock is None else clock
         self._stopping = asyncio.Event()
+        self._handing_over: asyncio.Future[None] | None = None
         self.ledger = Ledger()
         self._registry = Registry(
             self.ledger,
@@ -98,7 +99,9 @@ class Daemon:
         self._receiver.attach(loop)
         _log.info("listening", extra={"fields": {"socket": self._listener.path}})
         await self.delivery.start()
-        closing = asyncio.ensure_future(self._window_clock.run(self._receiver.read_pass, self._hand_over))
+        closing = asyncio.ensure_future(
+            self._window_clock.run(self._receiver.read_pass, self._hand_over_wholly)
+        )
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait((closing, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -116,6 +119,8 @@ class Daemon:
         self._receiver.detach()
         self._listener.refuse_more()
         self._receiver.drain()
+        if self._handing_over is not None:
+            await asyncio.wait([self._handing_over])
         now = self._clock.time()
         await self._hand_over(self.aggregator.close_due(now, 0.0) + self.aggregator.close_all(now))
         await self.delivery.close(self._configuration.shutdown_timeout_s)
@@ -139,6 +144,11 @@ class Daemon:
                 self._decoder.reject_decoded(error.reason)
         else:
             self._decoder.note_events(frame, self.aggregator.add_sets(frame.sets, now))
+
+    async def _hand_over_wholly(self, windows: list[Window]) -> None:
+        """Hand closed windows over, to the end even when cancelled: nobody else has what is in them."""
+        self._handing_over = asyncio.ensure_future(self._hand_over(windows))
+        await asyncio.shield(self._handing_over)
 
     async def _hand_over(self, windows: list[Window]) -> None:
         """Freeze closed windows, in slices, and give them to the sinks."""
