@@ -1,16 +1,16 @@
 """A thin client of aiokpl-metricsd: events cost nanoseconds, never block, never raise.
 
-Reading order: `client` (what an application calls), `instruments`, `buffers` (events by series), `encoder` (buffers ->
-frames), `transport` (frame -> socket), `sender` (the thread that does it all in the background), `sink` (the client in
-the shape of aiokpl's sinks), `statistics`.
+Reading order: `client` (what an application calls), `instruments`, `buffers` (events by series), `drops`
+(what is discarded), `encoder` (buffers -> frames), `transport` (frame -> socket), `outbound` (all of these in
+a row), `sender` (the thread that does it in the background), `sink` (the client in the shape of aiokpl's
+sinks), `statistics`.
 """
-
-from aiokpl_metrics_protocol import MetricsLevel
 
 from aiokpl_metrics_client.client import MetricsClient
 from aiokpl_metrics_client.instruments import Counter, Gauge, Histogram, Timer
 from aiokpl_metrics_client.sink import MetricsdSink
 from aiokpl_metrics_client.statistics import ClientStatistics, DropReason, State
+from aiokpl_metrics_protocol import MetricsLevel
 
 __version__ = "0.1.0"
 

@@ -1,27 +1,32 @@
 """Events by series: one list a series, appended to by the application, emptied by the sender.
 
-A drain is `n = len(b); v = b[:n]; del b[:n]`, nothing else: copying and clearing loses events that other threads
-append in between (12 % under four threads, measured). The list itself never changes, so that its bound `append` is
-all that an event needs.
+A drain is `n = len(b); v = b[:n]; del b[:n]`, nothing else: copying and clearing loses events that other
+threads append in between (12 % under four threads, measured). The list itself never changes, so that its
+bound `append` is all that an event needs.
 """
 
 import threading
-from collections.abc import Callable, Iterable
-from typing import TypeAlias
+import weakref
+from collections.abc import Iterable
+from typing import TypeVar
 
+from aiokpl_metrics_client.instruments import Append, Instrument
 from aiokpl_metrics_protocol import Series, check_series, encode_series
 
-from aiokpl_metrics_client.statistics import DropReason
+_I = TypeVar("_I", bound=Instrument)
 
-Append: TypeAlias = Callable[[float], object]
+# A series whose bytes leave no room for values in a frame is refused. What the protocol's limits allow in
+# ASCII has 39 KB.
+MAX_SERIES_BYTES = 48_000
 
 # Names that may have an overflow series of their own: past it, the name is the attack, and all share one.
 _MAX_OVERFLOW_NAMES = 1_000
 _OVERFLOW_DIMENSIONS = (("overflow", "true"),)
 _OVERFLOW_NAME = "overflow"
 
-# A buffer without an event for this long may go when room is needed. Between its last use by `put` and its end lies
-# as much again, so that a thread that was held up between looking the buffer up and appending has appended by then.
+# A buffer without an event for this long may go when room is needed. Between its last use by `put` and its
+# end lies as much again, so that a thread that was held up between looking the buffer up and appending has
+# appended by then.
 IDLE_S = 60.0
 
 
@@ -62,20 +67,18 @@ class BufferTable:
 
     Args:
         max_series: distinct series with a buffer of their own.
-        on_drop: told about events that no buffer takes.
     """
 
-    def __init__(self, max_series: int, on_drop: Callable[[DropReason, int], None]) -> None:
+    def __init__(self, max_series: int) -> None:
         """Start without a buffer."""
         self._max_series = max_series
-        self._on_drop = on_drop
         # Re-entrant, since a signal handler or a finalizer may put in the midst of a put.
         self._lock = threading.RLock()
         self._by_series: dict[bytes, Buffer] = {}
         self._overflow: dict[bytes, Buffer] = {}
         self._retired: list[Buffer] = []
+        self._instruments: weakref.WeakSet[Instrument] = weakref.WeakSet()
         self.appends = AppendTable()
-        self.events_overflowed = 0
 
     def __len__(self) -> int:
         """Return the number of buffers."""
@@ -85,26 +88,38 @@ class BufferTable:
         """Return every buffer that may hold events."""
         return [*self._by_series.values(), *self._overflow.values(), *self._retired]
 
-    def bind(self, series: Series) -> Buffer:
-        """Return the buffer of a series for as long as the process lives."""
+    def bind(self, series: Series, instrument: _I) -> _I:
+        """Give a series a buffer for as long as the process lives, and have the instrument record into it.
+
+        Raises:
+            ValueError: the series breaks a limit of the protocol.
+        """
+        encoded = encode_checked(series)
         with self._lock:
-            buffer = self._find(series)
-            buffer.bound = True
-            return buffer
+            if self.appends.discard is None:
+                buffer = self._find(encoded, series)
+                buffer.bound = True
+                self._instruments.add(instrument)
+                instrument.record = buffer.values.append
+            else:
+                instrument.record = self.appends.discard
+        return instrument
 
     def put(self, key: object, series: Series, value: float, now_s: float) -> None:
-        """Append to the buffer of `series`, and remember it under `key`, if given, where it has one of its own."""
-        reason = check_series(series.name, series.kind, series.unit, series.dimensions)
-        if reason is not None:
-            self._on_drop(DropReason.SERIES_INVALID, 1)
-            return
+        """Append to the buffer of `series`, and remember it under `key` where it has one of its own.
+
+        Raises:
+            ValueError: the series breaks a limit of the protocol.
+        """
+        encoded = encode_checked(series)
         with self._lock:
             if self.appends.discard is not None:
                 self.appends.discard(value)
                 return
-            buffer = self._find(series)
+            buffer = self._find(encoded, series)
             buffer.last_used = now_s
-            # The cache is as bounded as the buffers: a key of an overflow series would be one of endless many.
+            # The cache is as bounded as the buffers: a key of an overflow series would be one of endless
+            # many.
             if key is not None and not buffer.overflow and len(self.appends) < 4 * self._max_series:
                 self.appends[key] = buffer.values.append
                 buffer.keys.append(key)
@@ -113,11 +128,7 @@ class BufferTable:
     def retire_idle(self, now_s: float) -> None:
         """Let go of buffers that only `put` uses and that were idle; called by the sender, now and then."""
         with self._lock:
-            still_retired: list[Buffer] = []
-            for buffer in self._retired:
-                if buffer.values or now_s - buffer.last_used < 2 * IDLE_S:
-                    still_retired.append(buffer)
-            self._retired = still_retired
+            self._retired = [b for b in self._retired if b.values or now_s - b.last_used < 2 * IDLE_S]
             if len(self._by_series) < self._max_series // 2:
                 return
             for encoded, buffer in list(self._by_series.items()):
@@ -133,31 +144,47 @@ class BufferTable:
         with self._lock:
             self.appends.discard = discard
             self.appends.clear()
+            for instrument in self._instruments:
+                instrument.record = discard
 
-    def forget_events(self) -> int:
-        """Drop what is buffered and return how many events that were: in a forked child they are the parent's."""
+    def forget_events(self) -> None:
+        """Drop what is buffered: in a forked child it is the parent's. So may the lock be, and held."""
         self._lock = threading.RLock()
-        return sum(len(take(buffer)) for buffer in self.buffers())
+        for buffer in self.buffers():
+            take(buffer)
 
-    def _find(self, series: Series) -> Buffer:
-        encoded = encode_series(series)
+    def _find(self, encoded: bytes, series: Series) -> Buffer:
         buffer = self._by_series.get(encoded)
         if buffer is not None:
             return buffer
         if len(self._by_series) < self._max_series:
-            buffer = self._by_series[encoded] = Buffer(encoded)
-            return buffer
+            # One step, since a signal handler may ask for the same series right here, and what it appended to
+            # another buffer would be lost.
+            return self._by_series.setdefault(encoded, Buffer(encoded))
         return self._find_overflow(series)
 
     def _find_overflow(self, series: Series) -> Buffer:
-        self.events_overflowed += 1
-        if len(self._overflow) >= _MAX_OVERFLOW_NAMES:
-            series = Series(_OVERFLOW_NAME, series.kind, series.unit)
         shared = encode_series(Series(series.name, series.kind, series.unit, _OVERFLOW_DIMENSIONS))
-        buffer = self._overflow.get(shared)
-        if buffer is None:
-            buffer = self._overflow[shared] = Buffer(shared, overflow=True)
-        return buffer
+        if shared not in self._overflow and len(self._overflow) >= _MAX_OVERFLOW_NAMES:
+            # Without its unit, which may be one of endless many as well.
+            shared = encode_series(Series(_OVERFLOW_NAME, series.kind, None, _OVERFLOW_DIMENSIONS))
+        return self._overflow.setdefault(shared, Buffer(shared, overflow=True))
+
+
+def encode_checked(series: Series) -> bytes:
+    """Return the bytes by which columns name `series`.
+
+    Raises:
+        ValueError: it breaks a limit of the protocol.
+    """
+    reason: object = check_series(series.name, series.kind, series.unit, series.dimensions)
+    if reason is None:
+        encoded = encode_series(series)
+        if len(encoded) <= MAX_SERIES_BYTES:
+            return encoded
+        reason = f"{len(encoded)} bytes, at most {MAX_SERIES_BYTES} fit into a frame"
+    message = f"{series.name!r} with dimensions {dict(series.dimensions)!r} cannot be a series: {reason}"
+    raise ValueError(message)
 
 
 def take(buffer: Buffer) -> list[float]:
@@ -174,4 +201,13 @@ def count_events(buffers: Iterable[Buffer]) -> int:
     return sum([len(buffer.values) for buffer in buffers])
 
 
-__all__ = ["IDLE_S", "Append", "AppendTable", "Buffer", "BufferTable", "count_events", "take"]
+__all__ = [
+    "IDLE_S",
+    "MAX_SERIES_BYTES",
+    "AppendTable",
+    "Buffer",
+    "BufferTable",
+    "count_events",
+    "encode_checked",
+    "take",
+]

@@ -1,18 +1,25 @@
-"""What an application calls: `put` for one event, bound instruments for many, `flush` and `close` at the end."""
+"""What an application calls: `put` for one event, instruments for many, `flush` and `close` at the end."""
 
 import os
 import time
 import weakref
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from aiokpl_metrics_protocol import MetricKind, MetricsLevel, Series, check_series
-
-from aiokpl_metrics_client.buffers import Append
-from aiokpl_metrics_client.instruments import Counter, Gauge, Histogram, Instrument, Timer, check_timer_unit
+from aiokpl_metrics_client.buffers import encode_checked
+from aiokpl_metrics_client.instruments import (
+    Append,
+    Counter,
+    Gauge,
+    Histogram,
+    Instrument,
+    Timer,
+    check_timer_unit,
+)
 from aiokpl_metrics_client.sender import Sender
 from aiokpl_metrics_client.statistics import ClientStatistics, DropReason, State
+from aiokpl_metrics_protocol import MetricKind, MetricsLevel, Series
 
 _I = TypeVar("_I", bound=Instrument)
 
@@ -28,17 +35,19 @@ class MetricsClient:
     """Sends events to the daemon from a thread of its own. One a process is enough; threads may share it.
 
     Args:
-        socket_path: the daemon's socket. None means `AIOKPL_METRICSD_SOCKET` where set, else the first that exists of
-            `/run/aiokpl-metricsd/metrics.sock`, `$XDG_RUNTIME_DIR/aiokpl-metricsd/metrics.sock` and
+        socket_path: the daemon's socket. None means `AIOKPL_METRICSD_SOCKET` where set, else the first that
+            exists of `/run/aiokpl-metricsd/metrics.sock`, `$XDG_RUNTIME_DIR/aiokpl-metricsd/metrics.sock` and
             `aiokpl-metricsd-UID/metrics.sock` in the temporary directory.
-        level: `NONE` does nothing at all, `SUMMARY` drops the dimensions `shard` and `error_code`, `DETAILED` keeps all.
-            `AIOKPL_METRICSD_DISABLED=1` in the environment makes every client behave as at `NONE`.
-        dimensions: added to every event; one given with an event wins.
-        max_series: distinct series that get a buffer of their own. Idle ones make room; past that, new series share
-            the overflow series of their name, so that sums stay right.
+        level: `NONE` does nothing at all, `SUMMARY` drops the dimensions `shard` and `error_code`, `DETAILED`
+            keeps all. `AIOKPL_METRICSD_DISABLED=1` in the environment makes every client behave as at `NONE`.
+        dimensions: added to every event; one given with an event wins, and "" given with an event leaves it
+            out.
+        max_series: distinct series that get a buffer of their own. Idle ones make room; past that, new series
+            share the overflow series of their name, so that sums stay right.
 
     Raises:
-        ValueError: a dimension breaks a limit of the protocol, or `max_series` is less than 1.
+        ValueError: a dimension breaks a limit of the protocol, `max_series` is less than 1, or there is no
+            such level.
     """
 
     def __init__(
@@ -55,19 +64,22 @@ class MetricsClient:
             raise ValueError(message)
         if os.environ.get(DISABLED_VARIABLE, "") not in ("", "0"):
             level = MetricsLevel.NONE
-        self._summary = level is MetricsLevel.SUMMARY
-        self._constant: dict[str, object] = dict(dimensions or {})
-        _raise_for(self._build_series("constant", None, None, {}))
+        # aiokpl has an enumeration of its own, with the same values.
+        level = MetricsLevel(getattr(level, "value", level))
         self._level = level
-        self._instruments: weakref.WeakSet[Instrument] = weakref.WeakSet()
+        self._summary = level is MetricsLevel.SUMMARY
+        self._constant: dict[str, str] = {}
+        self._constant = _to_texts(dimensions or {})
+        encode_checked(self._build_series("constant", None, None, {}))
         self._closed = False
-        path = None if socket_path is None else os.fspath(socket_path)
-        sender = Sender(path, max_series)
+        self._flushed_at_close = True
+        sender = Sender(None if socket_path is None else os.fsdecode(socket_path), max_series)
         self._sender = sender
         self._appends = sender.table.appends
         if level is MetricsLevel.NONE:
             sender.table.discard_from_now_on(_discard)
         else:
+            sender.register()
             weakref.finalize(self, sender.finish).atexit = False
 
     @property
@@ -90,10 +102,11 @@ class MetricsClient:
         Args:
             name: of the metric; the KPL's names have their kinds and units, any other is a counter.
             value: a finite number.
-            stream: the dimension `stream`; None or "" leaves a dimension out.
+            stream: the dimension `stream`. None is not to give it, "" leaves it out.
             shard_id: the dimension `shard`; may be given as `shard=` as well.
             error_code: the dimension `error_code`.
-            **dimensions: any others. Values that are no strings are written as `str` writes them.
+            **dimensions: any others. Values that are no strings are written as `str` writes them, which makes
+                the call slower.
         """
         try:
             if dimensions:
@@ -101,7 +114,7 @@ class MetricsClient:
             else:
                 self._appends[name, stream, shard_id, error_code](value)
         except Exception:  # noqa: BLE001 - the first event of a series, or something that cannot be a key
-            self._put_slowly(name, value, stream, shard_id, error_code, dimensions)
+            self._put_slowly(name, value, (stream, shard_id, error_code), dimensions)
 
     def counter(
         self,
@@ -118,9 +131,8 @@ class MetricsClient:
         Raises:
             ValueError: the name, the unit or a dimension breaks a limit of the protocol.
         """
-        named = {"stream": stream, "shard": shard_id, "error_code": error_code}
-        series = self._build_series(name, MetricKind.COUNTER, unit, _merge(named, dimensions))
-        return self._bind(series, Counter(_discard, self))
+        named = _merge(stream, shard_id, error_code, dimensions)
+        return self._bind(name, MetricKind.COUNTER, unit, named, Counter(_discard, self))
 
     def gauge(
         self,
@@ -137,9 +149,8 @@ class MetricsClient:
         Raises:
             ValueError: the name, the unit or a dimension breaks a limit of the protocol.
         """
-        named = {"stream": stream, "shard": shard_id, "error_code": error_code}
-        series = self._build_series(name, MetricKind.GAUGE, unit, _merge(named, dimensions))
-        return self._bind(series, Gauge(_discard, self))
+        named = _merge(stream, shard_id, error_code, dimensions)
+        return self._bind(name, MetricKind.GAUGE, unit, named, Gauge(_discard, self))
 
     def histogram(
         self,
@@ -156,9 +167,8 @@ class MetricsClient:
         Raises:
             ValueError: the name, the unit or a dimension breaks a limit of the protocol.
         """
-        named = {"stream": stream, "shard": shard_id, "error_code": error_code}
-        series = self._build_series(name, MetricKind.HISTOGRAM, unit, _merge(named, dimensions))
-        return self._bind(series, Histogram(_discard, self))
+        named = _merge(stream, shard_id, error_code, dimensions)
+        return self._bind(name, MetricKind.HISTOGRAM, unit, named, Histogram(_discard, self))
 
     def timer(
         self,
@@ -184,31 +194,32 @@ class MetricsClient:
             ValueError: the unit is none of those, or the name or a dimension breaks a limit of the protocol.
         """
         check_timer_unit(unit)
-        named = {"stream": stream, "shard": shard_id, "error_code": error_code}
-        series = self._build_series(name, MetricKind.HISTOGRAM, unit, _merge(named, dimensions))
-        return self._bind(series, Timer(_discard, self, unit))
+        named = _merge(stream, shard_id, error_code, dimensions)
+        return self._bind(name, MetricKind.HISTOGRAM, unit, named, Timer(_discard, self, unit))
 
     def flush(self, timeout_s: float = 5.0) -> bool:
-        """Hand over everything recorded before the call. Return whether the kernel took it all within `timeout_s`."""
+        """Hand over everything recorded before the call. Return whether the kernel took it all in time.
+
+        False as well, once, when events were dropped since the last call because the daemon was away too
+        long.
+        """
         if self._level is MetricsLevel.NONE:
             return True
         return self._sender.flush(timeout_s)
 
     def close(self, timeout_s: float = 5.0) -> bool:
         """Flush and end; what is recorded afterwards is counted and dropped. Return what `flush` returned."""
-        if self._level is MetricsLevel.NONE or self._closed:
-            return True
-        self._closed = True
-        self._sender.table.discard_from_now_on(self._count_closed)
-        for instrument in list(self._instruments):
-            instrument.record = self._count_closed
-        return self._sender.close(timeout_s)
+        if self._level is not MetricsLevel.NONE and not self._closed:
+            self._closed = True
+            self._sender.table.discard_from_now_on(self._count_closed)
+            self._flushed_at_close = self._sender.close(timeout_s)
+        return self._flushed_at_close
 
     def statistics(self) -> ClientStatistics:
         """Return what this client has sent, holds back and has dropped."""
         return _NO_STATISTICS if self._level is MetricsLevel.NONE else self._sender.statistics()
 
-    def __enter__(self) -> "MetricsClient":
+    def __enter__(self) -> "MetricsClient":  # noqa: PYI034 - typing has no Self before 3.11
         """Return the client itself."""
         return self
 
@@ -226,28 +237,49 @@ class MetricsClient:
         try:
             self._appends[name, dimensions](value)
         except Exception:  # noqa: BLE001 - as in `put`
-            self._put_slowly(name, value, None, None, None, dict(dimensions), key=(name, dimensions))
+            self._append_slowly(name, dimensions, value)
 
     def _put_slowly(
         self,
         name: str,
         value: float,
-        stream: str | None,
-        shard_id: str | None,
-        error_code: str | None,
-        dimensions: dict[str, object],
-        key: object = None,
+        named: tuple[object, object, object],
+        dimensions: Mapping[str, object],
     ) -> None:
+        """Record the first event of a series, or one whose dimensions are no strings."""
+        if self._level is MetricsLevel.NONE:
+            return
         try:
-            named: dict[str, object] = {"stream": stream, "shard": shard_id, "error_code": error_code}
-            series = self._build_series(name, None, None, _merge(named, dimensions))
-            if key is None:
-                items = (tuple(dimensions.items()),) if dimensions else ()
-                key = (name, stream, shard_id, error_code, *items)
-            self._sender.table.put(key if _is_hashable(key) else None, series, value, time.monotonic())
-            self._sender.start()
+            # Only strings are cached: 1, 1.0 and True are one key, but three dimensions.
+            stream, shard_id, error_code = [None if value is None else _to_text(value) for value in named]
+            name = _to_name(name)
+            if dimensions:
+                texts = {key: None if value is None else _to_text(value) for key, value in dimensions.items()}
+                key: tuple[Any, ...] = (name, stream, shard_id, error_code, tuple(texts.items()))
+            else:
+                texts = {}
+                key = (name, stream, shard_id, error_code)
+            append = self._appends.get(key)
+            if append is None:
+                self._put_first(key, _merge(stream, shard_id, error_code, texts), value)
+            else:
+                append(value)
         except Exception:  # noqa: BLE001 - an event must never end what it measures
             self._sender.drop(DropReason.SERIES_INVALID, 1)
+
+    def _append_slowly(self, name: str, dimensions: tuple[tuple[str, str], ...], value: float) -> None:
+        if self._level is MetricsLevel.NONE:
+            return
+        try:
+            pairs = tuple([(_to_name(key), _to_text(text)) for key, text in dimensions])
+            self._put_first((_to_name(name), pairs), dict(pairs), value)
+        except Exception:  # noqa: BLE001 - as in `_put_slowly`
+            self._sender.drop(DropReason.SERIES_INVALID, 1)
+
+    def _put_first(self, key: tuple[Any, ...], dimensions: Mapping[str, object], value: float) -> None:
+        series = self._build_series(key[0], None, None, dimensions)
+        self._sender.table.put(key, series, value, time.monotonic())
+        self._sender.start()
 
     def _build_series(
         self,
@@ -256,53 +288,60 @@ class MetricsClient:
         unit: str | None,
         dimensions: Mapping[str, object],
     ) -> Series:
-        """Return the series, with the constant dimensions, sorted; what is None or empty is left out."""
-        merged = {**self._constant, **dimensions} if self._constant else dimensions
-        pairs = [
-            (key, value if value.__class__ is str else str(value))
-            for key, value in merged.items()
-            if value is not None and value != "" and not (self._summary and key in _DETAILS)
-        ]
-        pairs.sort()
+        """Return the series, with the constant dimensions, sorted. None is not given, "" is left out."""
+        merged = {**self._constant, **_to_texts(dimensions)}
+        details = _DETAILS if self._summary else ()
+        pairs = sorted([(key, value) for key, value in merged.items() if value and key not in details])
         return Series(name, None if kind is None else kind.value, unit, tuple(pairs))
 
-    def _bind(self, series: Series, instrument: _I) -> _I:
-        _raise_for(series)
-        if self._level is MetricsLevel.NONE:
-            return instrument
-        if self._closed:
-            instrument.record = self._count_closed
-            return instrument
-        instrument.record = self._sender.table.bind(series).values.append
-        self._instruments.add(instrument)
-        self._sender.start()
-        return instrument
+    def _bind(
+        self,
+        name: str,
+        kind: MetricKind,
+        unit: str | None,
+        dimensions: Mapping[str, object],
+        instrument: _I,
+    ) -> _I:
+        unit = None if unit is None else _to_name(unit)
+        bound = self._sender.table.bind(
+            self._build_series(_to_name(name), kind, unit, dimensions), instrument
+        )
+        if self._level is not MetricsLevel.NONE:
+            self._sender.start()
+        return bound
 
     def _count_closed(self, _value: float) -> None:
         self._sender.drop(DropReason.CLOSED, 1)
 
 
-def _merge(named: Mapping[str, object], dimensions: dict[str, object]) -> Mapping[str, object]:
+def _merge(
+    stream: str | None,
+    shard_id: str | None,
+    error_code: str | None,
+    dimensions: Mapping[str, object],
+) -> dict[str, object]:
     """Return the named dimensions and the others as one mapping; `shard=` is `shard_id=`."""
-    if not dimensions:
-        return named
-    return {**named, **dimensions}
+    merged: dict[str, object] = {"stream": stream, "shard": shard_id, "error_code": error_code}
+    merged.update({key: value for key, value in dimensions.items() if value is not None})
+    return merged
 
 
-def _raise_for(series: Series) -> None:
-    reason = None if isinstance(series.name, str) else "the name is no string"
-    reason = reason or check_series(series.name, series.kind, series.unit, series.dimensions)
-    if reason is not None:
-        message = f"{series.name!r} with dimensions {dict(series.dimensions)!r} cannot be a series: {reason}"
-        raise ValueError(message)
+def _to_texts(dimensions: Mapping[str, object]) -> dict[str, str]:
+    return {_to_name(key): _to_text(value) for key, value in dimensions.items() if value is not None}
 
 
-def _is_hashable(key: object) -> bool:
-    try:
-        hash(key)
-    except TypeError:
-        return False
-    return True
+def _to_name(value: object) -> str:
+    if type(value) is str:
+        return value
+    if not isinstance(value, str):
+        message = f"{value!r} is no string"
+        raise ValueError(message)  # noqa: TRY004 - one error for whatever cannot be sent
+    # The wire knows no subclass; of an enumeration's member, the string that it is.
+    return str.__str__(value)
+
+
+def _to_text(value: object) -> str:
+    return value if type(value) is str else _to_name(value if isinstance(value, str) else str(value))
 
 
 def _discard(_value: float) -> None:

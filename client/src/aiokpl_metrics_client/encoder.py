@@ -1,15 +1,18 @@
-"""Buffers -> frames. A column a series and second; numbers and totals so that the daemon knows what it missed."""
+"""Buffers -> frames. A column a series and second; numbers and totals tell the daemon what it missed.
+
+Never raises, whatever the application recorded: what is no finite number is counted and dropped here.
+"""
 
 from collections.abc import Iterable
 from math import isfinite
 from typing import NamedTuple
 
-from aiokpl_metrics_protocol import Column, ColumnsFrame, ProtocolError, Totals, encode
-
+from aiokpl_metrics_client.drops import DropCounter
 from aiokpl_metrics_client.statistics import DropReason
+from aiokpl_metrics_protocol import Column, ColumnsFrame, Totals, encode
 
-# Large frames make the syscall cheap per event; the kernel's queue holds eleven datagrams whatever their size.
-# The estimate below never falls short, so that a frame stays under the protocol's 65,536 bytes.
+# Large frames make the syscall cheap per event; the kernel's queue holds eleven datagrams whatever their
+# size. The estimate below never falls short, so that a frame stays under the protocol's 65,536 bytes.
 TARGET_FRAME_BYTES = 60_000
 
 # A column of more values is split: 4,096 floats of nine bytes are 37 KB.
@@ -36,21 +39,19 @@ class Encoder:
 
     Args:
         producer_id: of this process, 63 bits.
+        drops: counts what is no number; each frame reports its counts.
     """
 
-    def __init__(self, producer_id: int) -> None:
+    def __init__(self, producer_id: int, drops: DropCounter) -> None:
         """Begin at sequence number 1."""
         self._producer_id = producer_id
+        self._drops = drops
         self._sequence = 0
         self._columns: list[Column] = []
         self._columns_bytes = 0
         self._columns_events = 0
-        self.events_encoded = 0
-        self.dropped: dict[str, int] = {}
-
-    def drop(self, reason: DropReason, count: int) -> None:
-        """Count events that never come into a frame; the next frame reports them."""
-        self.dropped[reason.value] = self.dropped.get(reason.value, 0) + count
+        self._events_encoded = 0
+        self._reported: dict[str, int] = {}
 
     def add(self, series: bytes, second: int, values: list[float]) -> Iterable[EncodedFrame]:
         """Add the events of one series in one second, and return the frames that are full by that."""
@@ -58,45 +59,48 @@ class Encoder:
         if column is None:
             return ()
         kept = column.values
+        size = len(series) + _COLUMN_BYTES
         if not isinstance(kept, list):
-            return self._append(column, column.count, len(series) + _COLUMN_BYTES)
-        if len(kept) <= MAX_COLUMN_VALUES:
-            return self._append(column, len(kept), len(series) + _COLUMN_BYTES + _VALUE_BYTES * len(kept))
+            return self._append(column, column.count, size)
+        most = min(MAX_COLUMN_VALUES, (TARGET_FRAME_BYTES - size) // _VALUE_BYTES)
+        if len(kept) <= most:
+            return self._append(column, len(kept), size + _VALUE_BYTES * len(kept))
         frames: list[EncodedFrame] = []
-        for start in range(0, len(kept), MAX_COLUMN_VALUES):
-            part = kept[start : start + MAX_COLUMN_VALUES]
-            size = len(series) + _COLUMN_BYTES + _VALUE_BYTES * len(part)
-            frames.extend(self._append(Column(series, second, part), len(part), size))
+        for start in range(0, len(kept), most):
+            part = kept[start : start + most]
+            part_bytes = size + _VALUE_BYTES * len(part)
+            frames.extend(self._append(Column(series, second, part), len(part), part_bytes))
         return frames
 
     def finish(self) -> Iterable[EncodedFrame]:
         """Return the frame of what is collected, if anything is."""
         return (self._encode(),) if self._columns else ()
 
+    def report(self) -> Iterable[EncodedFrame]:
+        """Return a frame without columns if events were dropped since the last frame."""
+        return (self._encode(),) if self._drops.counts() != self._reported else ()
+
     def _column(self, series: bytes, second: int, values: list[float]) -> Column | None:
         """Return the column of `values`, without those that are no finite numbers; None when none is left."""
         count = len(values)
         first = values[0]
         try:
-            # Most counters count ones: a column of equal values is one value and a count. Three looks tell most
-            # others.
+            # Most counters count ones: a column of equal values is one value and a count. Three looks tell
+            # most others.
             if first == values[-1] and first == values[count >> 1] and values.count(first) == count:
                 number = _to_number(first)
                 if number is not None:
                     return Column(series, second, number, count)
             else:
-                total = sum(values)
-                if total.__class__ is int or (total.__class__ is float and isfinite(total)):
+                total: object = sum(values)
+                if type(total) is int or (type(total) is float and isfinite(total)):
                     return Column(series, second, values)
         except Exception:  # noqa: BLE001, S110 - whatever the application recorded, it must not end the sender
             pass
-        numbers = [number for value in values if (number := _to_number(value)) is not None]
-        if len(numbers) < count:
-            self.drop(DropReason.VALUE_INVALID, count - len(numbers))
-        return Column(series, second, list(numbers)) if numbers else None
+        return self._clean(series, second, values)
 
     def _append(self, column: Column, events: int, size: int) -> Iterable[EncodedFrame]:
-        full = ()
+        full: Iterable[EncodedFrame] = ()
         if self._columns and self._columns_bytes + size > TARGET_FRAME_BYTES:
             full = (self._encode(),)
         self._columns.append(column)
@@ -108,41 +112,47 @@ class Encoder:
         columns, events = self._columns, self._columns_events
         self._columns, self._columns_bytes, self._columns_events = [], 0, 0
         self._sequence += 1
-        totals = Totals(self.events_encoded, dict(self.dropped))
         try:
-            data = encode(ColumnsFrame(self._producer_id, self._sequence, totals, columns))
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            if isinstance(error, ProtocolError):
-                raise
-            # A value that sums like a number and yet is none that msgpack has: an integer of 70 bits, a fraction.
-            columns = [cleaned for column in columns if (cleaned := self._clean(column)) is not None]
-            events = sum(len(c.values) if isinstance(c.values, list) else c.count for c in columns)
-            totals = Totals(self.events_encoded, dict(self.dropped))
-            data = encode(ColumnsFrame(self._producer_id, self._sequence, totals, columns))
-        self.events_encoded += events
+            data = self._build_frame(columns)
+        except Exception:  # noqa: BLE001 - one value must not cost the others, nor end the sender
+            # A value that sums like a number and yet is none that msgpack has: 70 bits, a fraction, a
+            # subclass.
+            cleaned: list[Column] = []
+            for column in columns:
+                if isinstance(column.values, list):
+                    clean = self._clean(column.series, column.second, column.values)
+                    cleaned.extend(() if clean is None else (clean,))
+                else:
+                    cleaned.append(column)
+            events = sum(len(c.values) if isinstance(c.values, list) else c.count for c in cleaned)
+            data = self._build_frame(cleaned)
+        self._events_encoded += events
         return EncodedFrame(data, events)
 
-    def _clean(self, column: Column) -> Column | None:
-        values = column.values
-        if not isinstance(values, list):
-            return column
+    def _build_frame(self, columns: list[Column]) -> bytes:
+        self._reported = self._drops.counts()
+        totals = Totals(self._events_encoded, self._reported)
+        return encode(ColumnsFrame(self._producer_id, self._sequence, totals, columns))
+
+    def _clean(self, series: bytes, second: int, values: list[float]) -> Column | None:
         numbers = [number for value in values if (number := _to_number(value)) is not None]
         if len(numbers) < len(values):
-            self.drop(DropReason.VALUE_INVALID, len(values) - len(numbers))
-        return Column(column.series, column.second, list(numbers)) if numbers else None
+            self._drops.add(DropReason.VALUE_INVALID, len(values) - len(numbers))
+        return Column(series, second, list(numbers)) if numbers else None
 
 
 def _to_number(value: object) -> float | None:
     """Return `value` as a number that msgpack has, or None when it is not finite or no number at all."""
-    if value.__class__ is int and _LEAST_INTEGER <= value <= _GREATEST_INTEGER:  # type: ignore[operator]
-        return value  # type: ignore[return-value]
-    if isinstance(value, (str, bytes, bytearray)):
-        return None
+    # Not isinstance for the first: an object may claim any class.
+    if type(value) is int and _LEAST_INTEGER <= value <= _GREATEST_INTEGER:
+        return value
     try:
+        if isinstance(value, (str, bytes, bytearray)):
+            return None
         number = float(value)  # type: ignore[arg-type]
+        return number if isfinite(number) else None
     except Exception:  # noqa: BLE001 - whatever the application recorded, it must not end the sender
         return None
-    return number if isfinite(number) else None
 
 
 __all__ = ["MAX_COLUMN_VALUES", "TARGET_FRAME_BYTES", "EncodedFrame", "Encoder"]

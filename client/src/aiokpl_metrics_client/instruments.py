@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 
-from aiokpl_metrics_client.buffers import Append
+Append: TypeAlias = Callable[[float], object]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -16,17 +16,18 @@ _R = TypeVar("_R")
 # Nanoseconds in one unit of a timer.
 _UNIT_NS = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
 
-# The starts of the `with` blocks that run, innermost first: one chain a thread and task, so that one timer may be
-# used in many at once.
-_Starts = tuple[int, Any]
-_starts: ContextVar[_Starts | None] = ContextVar("aiokpl_metrics_client_starts", default=None)
+# The `with` blocks that run, the innermost first, as (timer, start, the others): one chain a thread and task,
+# so that one timer may be used in many at once.
+_Starts: TypeAlias = "tuple[Timer, int, Any]"
+_starts: "ContextVar[_Starts | None]" = ContextVar("aiokpl_metrics_client_starts", default=None)
 
 
 class Instrument:
     """One series of one client.
 
     Attributes:
-        record: takes the value of one event. Never raises and never blocks; an invalid value is counted and dropped.
+        record: takes the value of one event. Never raises, never blocks; an invalid value is counted and
+            dropped.
     """
 
     __slots__ = ("__weakref__", "_owner", "record")
@@ -46,7 +47,7 @@ class Counter(Instrument):
 
 
 class Gauge(Instrument):
-    """Something that has a level: a queue's length. `record(v)` says that it is `v` now; the last one holds."""
+    """Something that has a level: a queue's length. `record(v)` says that it is `v`; the last one holds."""
 
     __slots__ = ()
 
@@ -60,8 +61,8 @@ class Histogram(Instrument):
 class Timer(Histogram):
     """Measures how long something takes, whether it succeeds or raises.
 
-    As a context manager, sync or async, or as a decorator of a function or coroutine function. One timer may be used
-    in many threads and tasks at once, and within itself.
+    As a context manager, sync or async, or as a decorator of a function or coroutine function. One timer may
+    be used in many threads and tasks at once, and within itself.
     """
 
     __slots__ = ("_unit_ns",)
@@ -71,9 +72,9 @@ class Timer(Histogram):
         super().__init__(append, owner)
         self._unit_ns = _UNIT_NS[unit]
 
-    def __enter__(self) -> "Timer":
+    def __enter__(self) -> "Timer":  # noqa: PYI034 - typing has no Self before 3.11
         """Start the clock."""
-        _starts.set((time.perf_counter_ns(), _starts.get()))
+        _starts.set((self, time.perf_counter_ns(), _starts.get()))
         return self
 
     def __exit__(
@@ -85,11 +86,21 @@ class Timer(Histogram):
         """Record the time since entering."""
         end = time.perf_counter_ns()
         starts = _starts.get()
-        if starts is not None:
-            _starts.set(starts[1])
-            self.record((end - starts[0]) / self._unit_ns)
+        # Blocks of other timers, in generators, may have begun since and still run.
+        others: list[_Starts] = []
+        while starts is not None and starts[0] is not self:
+            others.append(starts)
+            starts = starts[2]
+        if starts is None:
+            # The block began in another context, as a fixture's does: its start is not to be found here.
+            return
+        rest: _Starts | None = starts[2]
+        for other in reversed(others):
+            rest = (other[0], other[1], rest)
+        _starts.set(rest)
+        self.record((end - starts[1]) / self._unit_ns)
 
-    async def __aenter__(self) -> "Timer":
+    async def __aenter__(self) -> "Timer":  # noqa: PYI034 - typing has no Self before 3.11
         """Start the clock."""
         return self.__enter__()
 
@@ -103,11 +114,11 @@ class Timer(Histogram):
         self.__exit__(exc_type, exc, tb)
 
     def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
-        """Return `function` with each of its calls measured; of a coroutine function, until its coroutine ends."""
+        """Return `function` with each call measured; of a coroutine function, until its coroutine ends."""
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
-            async def measured_coroutine(*args: _P.args, **kwargs: _P.kwargs) -> Any:
+            async def measured_coroutine(*args: _P.args, **kwargs: _P.kwargs) -> Any:  # noqa: ANN401 - what `function` returns
                 start = time.perf_counter_ns()
                 try:
                     return await function(*args, **kwargs)
@@ -134,4 +145,4 @@ def check_timer_unit(unit: str) -> None:
         raise ValueError(message)
 
 
-__all__ = ["Counter", "Gauge", "Histogram", "Instrument", "Timer", "check_timer_unit"]
+__all__ = ["Append", "Counter", "Gauge", "Histogram", "Instrument", "Timer", "check_timer_unit"]

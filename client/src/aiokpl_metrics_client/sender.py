@@ -1,48 +1,47 @@
 """The thread behind a client: drains the buffers ten times a second and on each second's boundary, and sends.
 
-It starts with the first series, not at import. Whoever holds the lock may drain and send: the thread, `flush`, the
-exit of the interpreter. While the socket is full the thread waits for the socket, while the daemon is away it looks for
-it five times a second, and meanwhile goes on collecting, up to a bound in bytes; past it, events are dropped and counted.
+It starts with the first series, not at import. Whoever holds the lock may drain and send: the thread,
+`flush`, the exit of the interpreter; nobody holds it while waiting. While the socket is full the thread waits
+for the socket, while the daemon is away it looks for it five times a second, and meanwhile goes on
+collecting.
 """
 
 import atexit
 import os
+import sys
 import threading
 import time
-import weakref
-from collections import deque
+from typing import Any
 
-from aiokpl_metrics_client.buffers import Buffer, BufferTable, count_events, take
-from aiokpl_metrics_client.encoder import EncodedFrame, Encoder
+from aiokpl_metrics_client.buffers import BufferTable
+from aiokpl_metrics_client.outbound import Outbound
 from aiokpl_metrics_client.statistics import ClientStatistics, DropReason, State
-from aiokpl_metrics_client.transport import Outcome, Transport
+from aiokpl_metrics_client.transport import Transport, load_modules
 
 # How often the buffers are drained while events come.
 DRAIN_INTERVAL_S = 0.1
 
-# Frames that may wait for the daemon. At a thousand busy counters that is some two minutes.
-MAX_PENDING_BYTES = 8 * 1024 * 1024
-
-# With more than this waiting, the buffers are drained once a second only: longer columns, fewer bytes an event. Unless
-# they hold this many events by themselves.
-_SLOW_DRAIN_BYTES = 512 * 1024
-_MAX_BUFFERED_EVENTS = 200_000
-
-# Buffers drained in one go, before other threads get the interpreter: 10,000 series in one pass hold up the slowest
-# `put` for 116 ms, chunks of 100 for 5 ms (measured).
-_CHUNK_BUFFERS = 100
-
-# How long a sent-all, collect-nothing client sleeps: to the next second's boundary.
+# After so many drains without an event the thread sleeps to the next second's boundary.
 _IDLE_DRAINS = 10
 _RETRY_S = 0.2
 _RETIRE_INTERVAL_S = 10.0
 _LOG_INTERVAL_S = 60.0
 
-# At the interpreter's exit: how long to wait for a daemon that is there but busy, and for one that is not there.
+# How long `flush` waits before it looks again: for a socket that is full, for a daemon that is not there.
+_FULL_POLL_S = 0.05
+_AWAY_POLL_S = 0.02
+
+# A client that was let go without `close` sends for this long what it still has.
+_LINGER_S = 5.0
+_JOIN_TIMEOUT_S = 1.0
+
+# At the interpreter's exit, for all clients together: how long to wait for a daemon that is there but busy,
+# and for one that is not there.
 _EXIT_TIMEOUT_S = 5.0
 _EXIT_AWAY_TIMEOUT_S = 0.5
 
-_senders: "weakref.WeakSet[Sender]" = weakref.WeakSet()
+# A plain set: it is copied in one step, whatever other threads do.
+_senders: "set[Sender]" = set()
 _hooks_installed = False
 
 
@@ -56,242 +55,261 @@ class Sender:
 
     def __init__(self, path: str | None, max_series: int) -> None:
         """Start nothing yet."""
-        self._lock = threading.Lock()
-        self._start_lock = threading.Lock()
-        self._wake = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._pid = os.getpid()
+        self.table = BufferTable(max_series)
+        self._path = path
         self._closing = False
-        self._transport = Transport(path)
-        self._encoder = Encoder(_draw_producer_id())
-        self._pending: deque[EncodedFrame] = deque()
-        self._pending_bytes = 0
-        self._drained_until = time.time()
-        self._idle_drains = 0
+        self._end_by = 0.0
         self._next_retire = 0.0
         self._next_log = 0.0
-        self._state = State.IDLE
-        self._events_sent = 0
-        self._frames_sent = 0
-        self._bytes_sent = 0
-        self.table = BufferTable(max_series, self.drop)
+        self._problem = ""
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what belongs to one process: its locks, its producer's number, its counts."""
+        # Re-entrant, with a flag to tell: a signal handler or a finalizer that comes while its own thread
+        # drains must neither wait for that thread nor drain in the midst of it.
+        self._lock = threading.RLock()
+        self._busy = False
+        self._start_lock = threading.Lock()
+        # Held until somebody wakes the thread. No `Event`: its `set` waits for a lock, for ever if a
+        # finalizer calls it while the thread is on its way into `wait`.
+        self._sleep_lock = threading.Lock()
+        self._sleep_lock.acquire()
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+        self._reported_losses = (0, 0)
+        self._outbound = Outbound(self.table, Transport(self._path), _draw_producer_id())
+
+    def register(self) -> None:
+        """Have the events sent at the interpreter's exit, and the sender begin anew in a forked child."""
+        _install_hooks()
+        _senders.add(self)
 
     def start(self) -> None:
         """Start the thread, if it does not run."""
-        if self._thread is not None or self._closing:
+        if self._closing or (self._thread is not None and self._pid == os.getpid()):
             return
-        with self._start_lock:
-            if self._thread is not None:
-                return
-            _install_hooks()
-            _senders.add(self)
-            thread = threading.Thread(target=self._run, name="aiokpl-metrics-client", daemon=True)
-            try:
+        self._check_process()
+        # Whoever else starts it is enough; to wait would be to wait for ourselves, in a signal handler.
+        if not self._start_lock.acquire(blocking=False):
+            return
+        try:
+            if self._thread is None:
+                load_modules()
+                thread = threading.Thread(target=self._run, name="aiokpl-metrics-client", daemon=True)
                 thread.start()
-            except RuntimeError as error:
-                # No thread can start: the process is at its limit or ends. `flush` still sends.
-                self._report(f"no thread can start ({error}); events are sent by flush() only")
-                return
-            self._thread = thread
+                self._thread = thread
+        except RuntimeError as error:
+            # No thread can start: the process is at its limit or ends. `flush` still sends.
+            self._problem = f"no thread can start ({error}); events are sent by flush() only"
+        finally:
+            self._start_lock.release()
+        self._log()
 
     def drop(self, reason: DropReason, count: int) -> None:
         """Count events that are discarded."""
-        self._encoder.drop(reason, count)
+        self._outbound.drops.add(reason, count)
 
     def flush(self, timeout_s: float, away_timeout_s: float | None = None) -> bool:
         """Hand over what was recorded before the call. Return whether the kernel took it all in time."""
+        self._check_process()
         deadline = time.monotonic() + timeout_s
-        away_deadline = deadline if away_timeout_s is None else time.monotonic() + away_timeout_s
-        if not self._lock.acquire(timeout=max(0.0, timeout_s)):
-            return False
-        try:
-            dropped = self._dropped_for_room
-            self._drain(all_of_it=True)
-            while not self._send_pending():
-                away = self._state is not State.HELD_BACK
-                left = (away_deadline if away else deadline) - time.monotonic()
-                if left <= 0:
-                    return False
-                if not self._transport.wait(min(left, 0.05)):
-                    time.sleep(min(left, 0.02))
-            return dropped == self._dropped_for_room and self._transport.supported
-        finally:
-            self._lock.release()
+        away_deadline = (
+            deadline if away_timeout_s is None else min(deadline, time.monotonic() + away_timeout_s)
+        )
+        target = -1
+        without_room = 0
+        while True:
+            lock = self._enter(deadline - time.monotonic())
+            if lock is None:
+                return False
+            outbound = self._outbound
+            try:
+                if target < 0:
+                    outbound.drain(all_of_it=True)
+                    target = outbound.progress.frames_made
+                    without_room = outbound.progress.events_without_room
+                self._send(outbound)
+                if outbound.progress.frames_gone >= target:
+                    return self._has_lost_nothing(without_room, outbound.progress.events_unsendable)
+            finally:
+                self._leave(lock)
+            left = (deadline if outbound.state is State.HELD_BACK else away_deadline) - time.monotonic()
+            if left <= 0:
+                return False
+            if not outbound.transport.wait(min(left, _FULL_POLL_S)):
+                time.sleep(min(left, _AWAY_POLL_S))
 
-    def finish(self) -> None:
-        """Let the thread send what is there, and end."""
+    def finish(self, linger_s: float = _LINGER_S) -> None:
+        """Let the thread send what is there, for some seconds at most, and end. Callable from a finalizer."""
+        self._end_by = time.monotonic() + linger_s
         self._closing = True
-        self._wake.set()
+        if self._thread is None:
+            _senders.discard(self)
+        self._wake()
 
     def close(self, timeout_s: float) -> bool:
         """Flush, end the thread and close the socket."""
         flushed = self.flush(timeout_s)
-        self.finish()
+        self.finish(linger_s=0.0)
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout=max(0.0, min(timeout_s, 1.0)))
-        with self._lock:
-            self._transport.close()
-            self._state = State.CLOSED
+            thread.join(timeout=max(0.0, min(timeout_s, _JOIN_TIMEOUT_S)))
+        lock = self._enter(_JOIN_TIMEOUT_S)
+        # Without the lock, the thread that has it ends by itself.
+        if lock is not None:
+            try:
+                self._end()
+            finally:
+                self._leave(lock)
         return flushed
 
     def statistics(self) -> ClientStatistics:
         """Return the counts as they are now."""
+        outbound = self._outbound
+        progress = outbound.progress
         return ClientStatistics(
-            state=self._state,
-            socket_path=self._transport.connected_path,
-            problem=self._transport.problem,
+            state=outbound.state,
+            socket_path=outbound.transport.connected_path,
+            problem=outbound.transport.problem,
             series=len(self.table),
-            events_sent=self._events_sent,
-            frames_sent=self._frames_sent,
-            bytes_sent=self._bytes_sent,
-            events_pending=sum(frame.events for frame in tuple(self._pending)),
-            bytes_pending=self._pending_bytes,
-            events_overflowed=self.table.events_overflowed,
-            dropped=dict(self._encoder.dropped),
+            events_sent=progress.events_sent,
+            frames_sent=progress.frames_sent,
+            bytes_sent=progress.bytes_sent,
+            events_pending=progress.events_pending,
+            bytes_pending=progress.bytes_pending,
+            events_overflowed=progress.events_overflowed,
+            dropped=outbound.dropped(),
         )
 
     def after_fork_in_child(self) -> None:
         """Begin anew as another producer: what was recorded before the fork is the parent's to send."""
-        self._lock = threading.Lock()
-        self._start_lock = threading.Lock()
-        self._wake = threading.Event()
-        self._pid = os.getpid()
-        had_thread, self._thread = self._thread is not None, None
-        self._transport.close()
-        self._encoder = Encoder(_draw_producer_id())
-        self._pending = deque()
-        self._pending_bytes = 0
-        self._events_sent = self._frames_sent = self._bytes_sent = 0
-        self._drained_until = time.time()
+        had_series = len(self.table) > 0
+        self._outbound.transport.close()
         self.table.forget_events()
-        if had_thread:
+        self._begin()
+        # Cached appends do not ask for a thread, so it must be there before them.
+        if had_series:
             self.start()
 
-    @property
-    def _dropped_for_room(self) -> int:
-        return self._encoder.dropped.get(DropReason.BUFFER_FULL.value, 0)
+    def _check_process(self) -> None:
+        # A fork below Python, as uWSGI's, runs no hook.
+        if self._pid != os.getpid():
+            self.after_fork_in_child()
+
+    def _enter(self, timeout_s: float) -> "threading.RLock | None":
+        """Take the lock, for `_leave` to give back; None when time is up, or this very thread is at work."""
+        lock = self._lock
+        if not lock.acquire(timeout=min(max(0.0, timeout_s), threading.TIMEOUT_MAX)):
+            return None
+        if self._busy:
+            lock.release()
+            return None
+        self._busy = True
+        return lock
+
+    def _leave(self, lock: "threading.RLock") -> None:
+        self._busy = False
+        lock.release()
+        # With the lock given back: a log handler may do anything, even record metrics.
+        self._log()
 
     def _run(self) -> None:
         while True:
             self._wait()
-            if self._pid != os.getpid():
-                return
-            with self._lock:
-                self._drain(all_of_it=self._closing)
-                sent_all = self._send_pending()
-                if time.monotonic() >= self._next_retire:
-                    self._next_retire = time.monotonic() + _RETIRE_INTERVAL_S
-                    self.table.retire_idle(time.monotonic())
-                if self._closing and (sent_all or self._state is not State.HELD_BACK):
+            # Whoever has it keeps it for one drain.
+            lock = self._enter(threading.TIMEOUT_MAX)
+            if lock is None:
+                continue
+            try:
+                if self._turn():
                     return
+            except Exception as error:  # noqa: BLE001 - whatever happens, the next events want a sender
+                self._problem = f"a drain failed: {error!r}"
+            finally:
+                self._leave(lock)
+
+    def _turn(self) -> bool:
+        """Drain and send once. Return whether that was the last time."""
+        outbound = self._outbound
+        closing = self._closing
+        outbound.drain(all_of_it=closing)
+        sent_all = self._send(outbound)
+        now = time.monotonic()
+        if now >= self._next_retire:
+            self._next_retire = now + _RETIRE_INTERVAL_S
+            self.table.retire_idle(now)
+        if closing and (sent_all or now >= self._end_by):
+            self._end()
+            return True
+        return False
+
+    def _send(self, outbound: Outbound) -> bool:
+        sent_all = outbound.send()
+        if outbound.state is State.AWAY:
+            self._problem = f"{outbound.transport.problem}; events are kept and sent once it is there"
+        elif outbound.state is not State.HELD_BACK:
+            self._problem = outbound.transport.problem
+        return sent_all
+
+    def _end(self) -> None:
+        outbound = self._outbound
+        outbound.discard(DropReason.CLOSED)
+        outbound.transport.close()
+        outbound.state = State.CLOSED
+        _senders.discard(self)
 
     def _wait(self) -> None:
         """Sleep until the next drain, or until the socket takes another frame."""
         now = time.time()
-        to_boundary = 1.0 - now % 1.0 + 0.001
-        if self._pending and self._state is State.HELD_BACK:
-            self._transport.wait(min(DRAIN_INTERVAL_S, to_boundary))
+        pause = 1.0 - now % 1.0 + 0.001
+        outbound = self._outbound
+        pending = outbound.progress.frames_made > outbound.progress.frames_gone
+        if pending and outbound.state is State.HELD_BACK:
+            pause = min(DRAIN_INTERVAL_S, pause)
+            if outbound.transport.wait(pause):
+                return
+        if pending:
+            pause = min(_RETRY_S, pause)
+        elif outbound.idle_drains < _IDLE_DRAINS:
+            pause = min(DRAIN_INTERVAL_S, pause)
+        self._sleep_lock.acquire(timeout=pause)
+
+    def _wake(self) -> None:
+        try:
+            self._sleep_lock.release()
+        except RuntimeError:
+            # It is on its way already.
             return
-        pause = to_boundary if self._idle_drains >= _IDLE_DRAINS else min(DRAIN_INTERVAL_S, to_boundary)
-        if self._pending:
-            pause = min(_RETRY_S, to_boundary)
-        self._wake.wait(pause)
 
-    def _drain(self, *, all_of_it: bool) -> None:
-        """Take the events out of the buffers, and encode them as of the second in which they were recorded."""
-        now = time.time()
-        crossed = int(now) != int(self._drained_until)
-        buffers = self.table.buffers()
-        if (
-            self._pending_bytes > _SLOW_DRAIN_BYTES
-            and not (crossed or all_of_it)
-            and count_events(buffers) < _MAX_BUFFERED_EVENTS
-        ):
+    def _has_lost_nothing(self, without_room: int, unsendable: int) -> bool:
+        """Tell whether nothing was dropped, for want of room or of a way, since the last flush told."""
+        losses = (without_room, unsendable)
+        lost_nothing = losses == self._reported_losses
+        self._reported_losses = losses
+        return lost_nothing
+
+    def _log(self) -> None:
+        """Log the problem there is, at most once a minute."""
+        problem = self._problem
+        if not problem or time.monotonic() < self._next_log:
             return
-        # The events came between the last drain and now. Just past a boundary, that is the second before it.
-        second = int(self._drained_until) if crossed and now % 1.0 < DRAIN_INTERVAL_S else int(now)
-        self._drained_until = now
-        monotonic = time.monotonic()
-        drained = 0
-        for start in range(0, len(buffers), _CHUNK_BUFFERS):
-            if start:
-                time.sleep(0)
-            drained += self._drain_chunk(buffers[start : start + _CHUNK_BUFFERS], second, monotonic)
-        for frame in self._encoder.finish():
-            self._enqueue(frame)
-        self._idle_drains = 0 if drained else self._idle_drains + 1
-
-    def _drain_chunk(self, buffers: list[Buffer], second: int, monotonic: float) -> int:
-        drained = 0
-        add = self._encoder.add
-        for buffer in buffers:
-            if not buffer.values:
-                continue
-            values = take(buffer)
-            buffer.last_used = monotonic
-            drained += len(values)
-            if self._pending_bytes >= MAX_PENDING_BYTES:
-                self.drop(DropReason.BUFFER_FULL, len(values))
-                continue
-            for frame in add(buffer.series, second, values):
-                self._enqueue(frame)
-        return drained
-
-    def _enqueue(self, frame: EncodedFrame) -> None:
-        self._pending.append(frame)
-        self._pending_bytes += len(frame.data)
-
-    def _send_pending(self) -> bool:
-        """Send what waits, until the socket takes no more. Return whether nothing waits any longer."""
-        pending = self._pending
-        while pending:
-            frame = pending[0]
-            outcome = self._transport.send(frame.data)
-            if outcome is Outcome.FULL:
-                self._state = State.HELD_BACK
-                return False
-            if outcome is Outcome.AWAY:
-                if not self._transport.supported:
-                    self._discard_pending(DropReason.UNSUPPORTED)
-                    return True
-                self._state = State.AWAY
-                self._report(f"{self._transport.problem}; events are kept and sent once it is there")
-                return False
-            pending.popleft()
-            self._pending_bytes -= len(frame.data)
-            if outcome is Outcome.TOO_LARGE:
-                # Our frames fit the default send buffer three times over, so this system's was made smaller. The
-                # daemon counts the frame as missing, by its number and its events.
-                self._report("the system's socket send buffer is too small for a frame; raise net.core.wmem_default")
-                continue
-            self._state = State.CONNECTED
-            self._events_sent += frame.events
-            self._frames_sent += 1
-            self._bytes_sent += len(frame.data)
-        return True
-
-    def _discard_pending(self, reason: DropReason) -> None:
-        self._state = State.UNSUPPORTED
-        self._report(f"{self._transport.problem}; events are discarded")
-        self.drop(reason, sum(frame.events for frame in self._pending))
-        self._pending.clear()
-        self._pending_bytes = 0
-
-    def _report(self, problem: str) -> None:
-        """Log, at most once a minute."""
-        now = time.monotonic()
-        if now < self._next_log:
+        self._next_log = time.monotonic() + _LOG_INTERVAL_S
+        self._problem = ""
+        # Not imported here, for the reason that `load_modules` gives. Who has not imported it has no handler.
+        logging: Any = sys.modules.get("logging")
+        try:
+            if hasattr(logging, "getLogger"):
+                logging.getLogger("aiokpl_metrics_client").warning("metrics: %s", problem)
+            else:
+                sys.stderr.write(f"metrics: {problem}\n")
+        except Exception:  # noqa: BLE001 - neither a log handler nor a closed stream may end the sender
             return
-        self._next_log = now + _LOG_INTERVAL_S
-        import logging
-
-        logging.getLogger("aiokpl_metrics_client").warning("metrics: %s", problem)
 
 
 def _draw_producer_id() -> int:
-    # Not the random module: a seeded application would draw the same number in every process, and it is slow to
-    # import.
+    # Not the random module: a seeded application would draw the same number in every process, and it is slow
+    # to import.
     return int.from_bytes(os.urandom(8), "big") >> 1
 
 
@@ -306,8 +324,11 @@ def _install_hooks() -> None:
 
 
 def _flush_at_exit() -> None:
+    now = time.monotonic()
+    deadline, away_deadline = now + _EXIT_TIMEOUT_S, now + _EXIT_AWAY_TIMEOUT_S
     for sender in list(_senders):
-        sender.flush(_EXIT_TIMEOUT_S, _EXIT_AWAY_TIMEOUT_S)
+        now = time.monotonic()
+        sender.flush(deadline - now, away_deadline - now)
 
 
 def _after_fork_in_child() -> None:
@@ -315,4 +336,4 @@ def _after_fork_in_child() -> None:
         sender.after_fork_in_child()
 
 
-__all__ = ["DRAIN_INTERVAL_S", "MAX_PENDING_BYTES", "Sender"]
+__all__ = ["DRAIN_INTERVAL_S", "Sender"]

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Protocol
 
-from aiokpl_metrics_protocol import MetricsLevel
-
 from aiokpl_metrics_client.client import MetricsClient
+from aiokpl_metrics_protocol import MetricsLevel
 
 
 class _Event(Protocol):
@@ -24,17 +23,19 @@ class _Event(Protocol):
 
 
 class MetricsdSink:
-    """Forwards every event of an aiokpl producer to the daemon: `aiokpl.Config(metrics_sink=MetricsdSink(), …)`.
+    """Forwards every event of an aiokpl producer: `aiokpl.Config(metrics_sink=MetricsdSink(), …)`.
 
-    The daemon owns the windows, so the producer's own snapshots are not forwarded. The client stays open when the
-    producer leaves the sink, since its last events may come after that; it ends with the sink, or with the process.
+    The daemon owns the windows, so the producer's own snapshots are not forwarded. The client stays open when
+    the producer leaves the sink, since its last events may come after that; it ends with the sink, or with
+    the process.
 
     Args:
         socket_path: as for `MetricsClient`.
         level: as for `MetricsClient`; aiokpl applies its own level first.
         dimensions: as for `MetricsClient`.
         max_series: as for `MetricsClient`.
-        client: use this client instead, which stays the caller's to close; the other arguments are then not used.
+        client: use this client instead, which stays the caller's to close; the other arguments are then not
+            used.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class MetricsdSink:
     async def export(self, snapshots: Sequence[object]) -> None:
         """Do nothing: the daemon makes the windows from the events."""
 
-    async def __aenter__(self) -> "MetricsdSink":
+    async def __aenter__(self) -> "MetricsdSink":  # noqa: PYI034 - typing has no Self before 3.11
         """Return the sink itself."""
         return self
 
@@ -77,7 +78,7 @@ class MetricsdSink:
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """Hand over what the socket takes at once, without waiting: the event loop belongs to the application."""
+        """Hand over what the socket takes at once, without waiting: the loop is the application's."""
         self._client.flush(timeout_s=0.0)
 
 

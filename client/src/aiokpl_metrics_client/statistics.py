@@ -6,12 +6,18 @@ from msgspec import Struct
 
 
 class DropReason(str, Enum):
-    """Why the client discards an event. The value is the word that is counted, here and in the daemon's ledger."""
+    """Why the client discards an event. The value is the word that is counted, here and in the ledger.
+
+    `BUFFER_FULL`: the daemon was away or too slow for longer than the buffers last. `VALUE_INVALID`: no
+    finite number. `SERIES_INVALID`: a name or dimension that breaks a limit. `FRAME_TOO_LARGE`: the system's
+    send buffer cannot hold a frame; the daemon counts it as missing. `CLOSED`: recorded after `close`, or not
+    taken by then. `UNSUPPORTED`: the platform has no Unix sockets.
+    """
 
     BUFFER_FULL = "buffer_full"
     VALUE_INVALID = "value_invalid"
     SERIES_INVALID = "series_invalid"
-    TOO_MANY_SERIES = "too_many_series"
+    FRAME_TOO_LARGE = "frame_too_large"
     CLOSED = "closed"
     UNSUPPORTED = "unsupported"
 

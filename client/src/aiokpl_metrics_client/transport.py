@@ -1,17 +1,27 @@
 """Frame -> socket. Never blocks but in `wait`, never raises; says what became of the frame."""
 
 import errno
+import importlib
 import os
+import time
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from aiokpl_metrics_protocol import is_trusted_directory, socket_candidates
+from aiokpl_metrics_protocol import MAX_DATAGRAM_BYTES, is_trusted_directory, socket_candidates
 
 if TYPE_CHECKING:
     import socket
 
 # The kernel is short of memory for now: the same as a full queue (reasoned from unix(7); never seen).
 _FULL = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ENOMEM, errno.EINTR})
+
+# The kernel's own bytes come on top of a datagram's.
+_SEND_BUFFER_BYTES = 2 * MAX_DATAGRAM_BYTES
+
+# Where the kernel calls the socket writable and still refuses (another producer was quicker, or memory is
+# short), the next try waits a little longer each time.
+_REFUSED_PAUSE_S = 0.001
+_MAX_REFUSED_PAUSES = 20
 
 
 class Outcome(Enum):
@@ -35,6 +45,7 @@ class Transport:
         self._path = path
         self._socket: socket.socket | None = None
         self._identity: tuple[int, int] = (0, 0)
+        self._refusals = 0
         self.connected_path: str | None = None
         self.problem = ""
         self.supported = True
@@ -50,13 +61,16 @@ class Transport:
             connection.send(data, self._flags)
         except OSError as error:
             if error.errno in _FULL:
+                self._refusals += 1
                 return Outcome.FULL
             if error.errno == errno.EMSGSIZE:
                 return Outcome.TOO_LARGE
-            # The daemon went: ECONNREFUSED first, ENOTCONN from then on (measured on Linux 6.18). Anything else
-            # is no better: a new connection tells.
-            self._fail(connection, error)
+            # The daemon went: ECONNREFUSED first, ENOTCONN from then on (measured on Linux 6.18). Anything
+            # else is no better: a new connection tells.
+            self.problem = f"{self.connected_path}: {error.strerror or error}"
+            self.close()
             return Outcome.AWAY
+        self._refusals = 0
         return Outcome.SENT
 
     def wait(self, timeout_s: float) -> bool:
@@ -72,9 +86,12 @@ class Transport:
         poll = select.poll()
         try:
             poll.register(connection.fileno(), select.POLLOUT)
-            poll.poll(max(0, int(timeout_s * 1000)))
+            ready = poll.poll(max(1, int(timeout_s * 1000)))
         except (OSError, ValueError):
             return False
+        if ready and self._refusals > 1:
+            pauses = min(self._refusals, _MAX_REFUSED_PAUSES)
+            time.sleep(min(timeout_s, pauses * _REFUSED_PAUSE_S))
         return True
 
     def close(self) -> None:
@@ -89,7 +106,7 @@ class Transport:
             connection.detach()
 
     def _is_ours(self, connection: "socket.socket") -> bool:
-        """Tell whether the descriptor still is the socket that we opened, and no other file with its number."""
+        """Tell whether the descriptor still is the socket that we opened, and no other file by its number."""
         try:
             status = os.fstat(connection.fileno())
         except OSError:
@@ -98,7 +115,6 @@ class Transport:
 
     def _connect(self) -> "socket.socket | None":
         self.close()
-        # `import socket` takes half as long as the whole rest of the client, and only the sender's thread needs it.
         import socket
 
         if not hasattr(socket, "AF_UNIX"):
@@ -111,30 +127,48 @@ class Transport:
         for path in candidates:
             if self._path is None and not is_trusted_directory(path):
                 continue
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
             try:
-                connection.setblocking(False)
-                connection.connect(path)
-                status = os.fstat(connection.fileno())
-            except OSError as error:
-                connection.close()
-                if not isinstance(error, FileNotFoundError):
-                    problem = f"{path}: {error.strerror or error}"
+                return self._open(path)
+            except FileNotFoundError:
                 continue
-            self._identity = (status.st_dev, status.st_ino)
-            self._socket = connection
-            self.connected_path = path
-            self.problem = ""
-            return connection
+            except (OSError, ValueError) as error:
+                problem = f"{path}: {getattr(error, 'strerror', None) or error}"
         self.problem = problem
         return None
 
-    def _fail(self, connection: "socket.socket", error: OSError) -> None:
-        self.problem = f"{self.connected_path}: {error.strerror or error}"
-        if self._socket is connection:
-            self.close()
+    def _open(self, path: str) -> "socket.socket":
+        import socket
+
+        # Not inheritable, as every descriptor that Python opens: no subprocess gets it.
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            connection.setblocking(False)  # noqa: FBT003 - its only argument
+            if connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < _SEND_BUFFER_BYTES:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+            connection.connect(path)
+            status = os.fstat(connection.fileno())
+        except BaseException:
+            connection.close()
+            raise
+        self._identity = (status.st_dev, status.st_ino)
+        self._socket = connection
+        self._refusals = 0
+        self.connected_path = path
+        self.problem = ""
+        return connection
 
     _flags = 0
 
 
-__all__ = ["Outcome", "Transport"]
+def load_modules() -> None:
+    """Import what sending needs, in the caller's thread.
+
+    The sender's thread imports nothing: a process that forks in the midst of another thread's import
+    deadlocks in the child as soon as that imports the same module (seen on 3.10 to 3.13). They are not
+    imported with this module, since `socket` takes half as long as the whole rest of the client.
+    """
+    for name in ("select", "socket"):
+        importlib.import_module(name)
+
+
+__all__ = ["Outcome", "Transport", "load_modules"]
