@@ -18,29 +18,30 @@ from bench.process import ROOT, build_environment, stop
 from bench.samples import MeasurementError, Plan, Samples
 from bench.service import Service, check_totals
 
-# Events enough for a few tenths of a CPU second; --quick divides the drains.
+# A tenth of a CPU second where that many events fit into five seconds, so that no run waits longer; ten
+# drains make a second. --quick divides the drains.
 LOADS: dict[str, Load] = {
-    "columns_ones_1": Load(1, 2_000, 100_000, ones=True),
-    "columns_ones_100": Load(100, 1_000, 1_000, ones=True),
-    "columns_ones_1000": Load(1_000, 300, 100, ones=True),
+    "columns_ones_1": Load(1, 50, 100_000, ones=True),
+    "columns_ones_100": Load(100, 50, 1_000, ones=True),
+    "columns_ones_1000": Load(1_000, 50, 100, ones=True),
     "columns_ones_100000": Load(100_000, 10, 1, ones=True),
-    "columns_values_1": Load(1, 60, 100_000),
-    "columns_values_100": Load(100, 60, 1_000),
-    "columns_values_1000": Load(1_000, 60, 100),
+    "columns_values_1": Load(1, 30, 100_000),
+    "columns_values_100": Load(100, 30, 1_000),
+    "columns_values_1000": Load(1_000, 30, 100),
     "columns_values_100000": Load(100_000, 10, 1),
-    "columns_histograms_1": Load(1, 30, 100_000, "histogram"),
-    "columns_histograms_100": Load(100, 30, 1_000, "histogram"),
-    "columns_histograms_1000": Load(1_000, 30, 100, "histogram"),
+    "columns_histograms_1": Load(1, 20, 100_000, "histogram"),
+    "columns_histograms_100": Load(100, 20, 1_000, "histogram"),
+    "columns_histograms_1000": Load(1_000, 20, 100, "histogram"),
     "columns_histograms_100000": Load(100_000, 10, 1, "histogram"),
     "columns_two_100000": Load(100_000, 2, 1),
-    "columns_short_1000": Load(1_000, 300, 4),
-    "columns_short_histograms_1000": Load(1_000, 150, 4, "histogram"),
-    "rows_ones_1": Load(1, 6, 100_000, ones=True, rows=True),
-    "rows_values_1": Load(1, 6, 100_000, rows=True),
+    "columns_short_1000": Load(1_000, 50, 4),
+    "columns_short_histograms_1000": Load(1_000, 50, 4, "histogram"),
+    "rows_ones_1": Load(1, 4, 100_000, ones=True, rows=True),
+    "rows_values_1": Load(1, 4, 100_000, rows=True),
     "rows_histograms_1": Load(1, 4, 100_000, "histogram", rows=True),
-    "rows_values_100": Load(100, 5_000, 1, rows=True),
-    "rows_ones_1000": Load(1_000, 500, 1, ones=True, rows=True),
-    "rows_values_1000": Load(1_000, 500, 1, rows=True),
+    "rows_values_100": Load(100, 3_000, 1, rows=True),
+    "rows_ones_1000": Load(1_000, 300, 1, ones=True, rows=True),
+    "rows_values_1000": Load(1_000, 300, 1, rows=True),
     "rows_histograms_1000": Load(1_000, 300, 1, "histogram", rows=True),
     "rows_values_100000": Load(100_000, 5, 1, rows=True),
 }

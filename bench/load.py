@@ -9,6 +9,7 @@ and says each time when all of it was read.
 """
 
 import fcntl
+import math
 import random
 import socket
 import struct
@@ -41,8 +42,7 @@ _VALUE_BYTES = 9
 _DRAINS_PER_SECOND = 10
 _ROWS_PER_DATAGRAM = 30
 
-# The live view keeps a minute: of a load that reached further back it would discard a part.
-_LONGEST_SPAN_S = 40
+_ROWS_PER_SECOND = 1_000_000
 
 # Values are multiples of this, so that their sums are exact in whatever order they are added up.
 _GRAIN = 1024
@@ -64,6 +64,7 @@ class Load(msgspec.Struct, frozen=True):
         kind: what the series are declared as.
         ones: every value is 1; otherwise they differ.
         rows: rows in place of columns.
+        first_second: the second of the first event; 0 for the one after the start.
     """
 
     series: int
@@ -72,6 +73,7 @@ class Load(msgspec.Struct, frozen=True):
     kind: str = "counter"
     ones: bool = False
     rows: bool = False
+    first_second: int = 0
 
     @property
     def drain_events(self) -> int:
@@ -98,6 +100,10 @@ class LoadBuilder:
     def __init__(self, load: Load) -> None:
         """Name the series and draw the values."""
         self._load = load
+        # Not before the daemon's start, or the events would be late.
+        self._first_second = load.first_second or int(time.time()) + 1
+        rows_s = load.drains * load.drain_events / _ROWS_PER_SECOND
+        self._span_s = max(1, math.ceil(rows_s if load.rows else load.drains / _DRAINS_PER_SECOND))
         self._origins = [_build_origin(number, load.kind) for number in range(load.series)]
         generator = random.Random(_SEED)
         draw = generator.lognormvariate
@@ -111,14 +117,13 @@ class LoadBuilder:
 
     def build_drains(self) -> list[list[bytes]]:
         """Return the datagrams of each drain, in order."""
-        drains = self._load.drains
-        span_s = (
-            drains * self._load.drain_events // 1_000_000 if self._load.rows else drains // _DRAINS_PER_SECOND
-        )
-        span_s = min(max(1, span_s), _LONGEST_SPAN_S)
-        first_second = int(time.time()) - span_s
+        drains, span_s = self._load.drains, self._span_s
         build = self._build_rows if self._load.rows else self._build_columns
-        return [list(build(drain, first_second + drain * span_s // drains)) for drain in range(drains)]
+        return [list(build(drain, self._first_second + drain * span_s // drains)) for drain in range(drains)]
+
+    def wait_until_past(self) -> None:
+        """Wait until every second of the load has begun: the daemon would treat later ones as early."""
+        time.sleep(max(0.0, self._first_second + self._span_s - 1 - time.time()))
 
     def read_expected(self) -> Expected:
         """Return count and sum of each series."""
@@ -206,6 +211,7 @@ def main() -> None:
     builder = LoadBuilder(msgspec.json.decode(text, type=Load))
     first, *rest = builder.build_drains()
     Path(expected_path).write_bytes(msgspec.msgpack.encode(builder.read_expected()))
+    builder.wait_until_past()
     sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     sender.connect(path)
     for datagrams in (first, [datagram for drain in rest for datagram in drain]):

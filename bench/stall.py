@@ -27,10 +27,13 @@ _LOADS: dict[str, Load] = {
     "closing_100000": Load(100_000, 2, 1),
     "closing_histograms_100000": Load(100_000, 2, 1, "histogram"),
 }
-_INTERVAL_S = 4
+_INTERVAL_S = 5
 _GRACE_S = 0.5
 # From the end of the grace to the end of the export, with room.
 _EXPORT_S = 3.0
+
+# A load is encoded in a few seconds at most; its events are of the window that begins after that.
+_ENCODING_S = 4.0
 
 _BEAT_S = 0.001
 # Shorter gaps are what any turn of the loop takes.
@@ -66,25 +69,21 @@ def _run(load: Load) -> list[Gap]:
         directory = Path(name)
         command = ("bench.stall", str(directory / "gaps"))
         service = Service(directory, interval_s=_INTERVAL_S, grace_s=_GRACE_S, command=command)
-        with service, Sender(service.socket_path, load, directory / "expected") as sender:
-            _wait_for_window()
-            sender.send()
-            sender.send()
-            loaded_s = time.time()
-            closing_s = loaded_s - loaded_s % _INTERVAL_S + _INTERVAL_S
-            ended_s = closing_s + _GRACE_S + _EXPORT_S
-            time.sleep(ended_s - loaded_s)
-            service.finish()
-            check_totals(sender.read_expected(), service.read_windows())
+        with service:
+            window_s = (int(time.time() + _ENCODING_S) // _INTERVAL_S + 1) * _INTERVAL_S
+            timed = msgspec.structs.replace(load, first_second=window_s)
+            with Sender(service.socket_path, timed, directory / "expected") as sender:
+                sender.send()
+                sender.send()
+                closing_s = window_s + _INTERVAL_S
+                if time.time() > closing_s:
+                    raise MeasurementError("the load took longer than a window")
+                ended_s = closing_s + _GRACE_S + _EXPORT_S
+                time.sleep(ended_s - time.time())
+                service.finish()
+                check_totals(sender.read_expected(), service.read_windows())
         gaps = msgspec.json.decode((directory / "gaps").read_bytes(), type=list[Gap])
     return [gap for gap in gaps if closing_s < gap.at_s < ended_s]
-
-
-def _wait_for_window() -> None:
-    """Wait for the first part of a window, so that the load goes into one."""
-    into_s = time.time() % _INTERVAL_S
-    if into_s > _INTERVAL_S / 2:
-        time.sleep(_INTERVAL_S - into_s)
 
 
 async def beat(gaps: list[Gap]) -> None:
@@ -99,7 +98,7 @@ async def beat(gaps: list[Gap]) -> None:
         wall_s, cpu_s = time.monotonic(), time.thread_time()
 
 
-def run_daemon(configuration_path: str, gaps: list[Gap]) -> int:
+def run_daemon(configuration_path: str, gaps_path: Path) -> int:
     """Run the process until SIGTERM, with the heartbeat on its loop: the place to adapt."""
     from aiokpl_metricsd import daemon
     from aiokpl_metricsd.process import serve
@@ -108,25 +107,29 @@ def run_daemon(configuration_path: str, gaps: list[Gap]) -> int:
         """The daemon with a heartbeat beside it."""
 
         async def run(self) -> None:
-            """Serve until told to stop."""
+            """Serve until told to stop, then write down the gaps: the process may end without coming back."""
+            gaps: list[Gap] = []
             heartbeat = asyncio.create_task(beat(gaps))
             try:
                 await super().run()
             finally:
                 heartbeat.cancel()
+                await asyncio.wait((heartbeat,))
+                _write(gaps_path, gaps)
 
     # Everything else, as the loop and the garbage collector's settings, is as in the real process.
     with mock.patch.object(daemon, "Daemon", WatchedDaemon):
         return serve(configuration_path)
 
 
+def _write(path: Path, gaps: list[Gap]) -> None:
+    path.write_bytes(msgspec.json.encode(gaps))
+
+
 def main() -> None:
-    """Run, and write down the gaps."""
+    """Run the watched daemon."""
     gaps_path, _, configuration_path = sys.argv[1:]
-    gaps: list[Gap] = []
-    status = run_daemon(configuration_path, gaps)
-    Path(gaps_path).write_bytes(msgspec.json.encode(gaps))
-    sys.exit(status)
+    sys.exit(run_daemon(configuration_path, Path(gaps_path)))
 
 
 __all__ = ["PREFIX", "Gap", "beat", "collect", "run_daemon"]
