@@ -1,4 +1,4 @@
-"""Which window an event is in, whatever happens to the daemon meanwhile, and that a bad sink changes nothing."""
+"""Which window an event is in, whatever happens to the daemon; a bad sink changes nothing."""
 
 import signal
 import time
