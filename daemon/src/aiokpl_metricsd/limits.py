@@ -8,7 +8,7 @@ from aiokpl_metrics_protocol import MAX_BUCKETS, MAX_COLUMN_COUNT, Buckets, Fold
 _LOWEST_SCALE = -10
 _HIGHEST_SCALE = 20
 
-# Doubles lie between 2**-1074 and 2**1024, so that at scale 0 they fall into the buckets -1075 to 1023, or one
+# Doubles lie between 2**-1074 and 2**1024: at scale 0 they fall into the buckets -1075 to 1023, or one
 # further where a producer's logarithm was rounded.
 _FIRST_BUCKET = -1_075
 _LAST_BUCKET = 1_024

@@ -40,6 +40,9 @@ _OVERFLOW_NAME = "overflow"
 # Of the names whose series overflow, or whose declarations differ, how many are counted apart.
 _MAX_OFFENDERS = 100
 
+# Names, keys and pairs that many series have in common are kept once: 200 bytes less a series. So many are known.
+_MAX_SHARED = 4_096
+
 _DETAILS = frozenset({"shard", "error_code"})
 
 # What an entry has when it is in no open window. Nothing is ever added to these statistics.
@@ -108,6 +111,8 @@ class Registry:
         self._overflow_dimensions = self._dimensions(_OVERFLOW_DIMENSIONS)
         self._by_key: dict[tuple[str, tuple[tuple[str, str], ...]], Entry] = {}
         self._overflow: dict[str, Entry] = {}
+        self._shared_texts: dict[str, str] = {}
+        self._shared_pairs: dict[tuple[str, str], tuple[str, str]] = {}
         self.by_alias: dict[Alias, Entry] = {}
         self.offenders: dict[str, int] = {}
         self.conflicts: dict[str, int] = {}
@@ -147,6 +152,10 @@ class Registry:
             for entry in entries
             if entry.window_number == NO_WINDOW_NUMBER and entry.active_until < before_s
         ]
+        if len(self._shared_pairs) >= _MAX_SHARED or len(self._shared_texts) >= _MAX_SHARED:
+            # Full, perhaps of what is rare: begin anew, so that what is frequent comes in.
+            self._shared_pairs.clear()
+            self._shared_texts.clear()
         for entry in forgotten:
             if entry.overflow:
                 self._overflow.pop(entry.name, None)
@@ -169,8 +178,8 @@ class Registry:
         if entry is None:
             if len(self._by_key) >= self._max_series:
                 return self._overflow_entry(series)
-            entry = self._build_entry(series, dimensions)
-            self._by_key[series.name, dimensions] = entry
+            entry = self._build_entry(series, self._share(dimensions))
+            self._by_key[entry.name, entry.dimensions] = entry
         else:
             self._note_conflict(entry, series)
         named = alias if isinstance(alias, bytes) else alias[1]
@@ -186,13 +195,31 @@ class Registry:
             dimensions = tuple([pair for pair in dimensions if pair[0] not in _DETAILS])
         return tuple(sorted(dimensions)) if len(dimensions) > 1 else dimensions
 
+    def _share(self, dimensions: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        """Return the same dimensions, made of the texts and pairs that other series have already."""
+        pairs, texts = self._shared_pairs, self._shared_texts
+        shared: list[tuple[str, str]] = []
+        for pair in dimensions:
+            kept = pairs.get(pair)
+            if kept is None:
+                kept = (texts.get(pair[0], pair[0]), pair[1])
+                if len(texts) < _MAX_SHARED:
+                    texts[kept[0]] = kept[0]
+                if len(pairs) < _MAX_SHARED:
+                    pairs[kept] = kept
+            shared.append(kept)
+        return tuple(shared)
+
     def _build_entry(self, series: Series, dimensions: tuple[tuple[str, str], ...]) -> Entry:
-        known = self._descriptions.get(series.name)
+        name = self._shared_texts.get(series.name, series.name)
+        if len(self._shared_texts) < _MAX_SHARED:
+            self._shared_texts[name] = name
+        known = self._descriptions.get(name)
         if known is None:
             kind = MetricKind.COUNTER if series.kind is None else MetricKind(series.kind)
-            return Entry(series.name, dimensions, kind, series.unit, NO_STATISTICS)
+            return Entry(name, dimensions, kind, series.unit, NO_STATISTICS)
         unit = series.unit if known.unit is None else known.unit
-        entry = Entry(series.name, dimensions, known.kind, unit, NO_STATISTICS)
+        entry = Entry(name, dimensions, known.kind, unit, NO_STATISTICS)
         self._note_conflict(entry, series)
         return entry
 
