@@ -69,6 +69,9 @@ def run_daemon(
 ) -> None:
     """Aggregate metric events from a local socket and hand the windows to sinks."""
     if context.invoked_subcommand is not None:
+        if config is not None:
+            # It would be ignored, and `check` would praise the embedded default.
+            raise typer.BadParameter("write it after the command", param_hint="--config")
         return
     from aiokpl_metricsd.process import serve
 
@@ -92,7 +95,8 @@ def check(config: _ConfigOption = None) -> None:
     typer.echo(f"ok: windows of {configuration.interval_s} s, sinks: {sinks}")
 
 
-@app.command()
+# A negative value looks like an option, so options that are none come as arguments: too many, or as the name.
+@app.command(context_settings={"ignore_unknown_options": True})
 def send(
     name: Annotated[str, typer.Argument(help="The metric's name.")],
     value: Annotated[float, typer.Argument(help="The event's value.")] = 1.0,
@@ -107,6 +111,8 @@ def send(
     """Send one event to the daemon."""
     from aiokpl_metrics_protocol import EventsFrame, MetricEvent, check_series, encode, socket_candidates
 
+    if name.startswith("-"):
+        raise typer.BadParameter(f"no such option: {name}")
     dimensions = tuple(_split_dimension(text) for text in dim or ())
     event = MetricEvent(name, value, 0.0, dimensions, None if kind is None else kind.value, unit)
     reason = check_series(event.name, event.kind, event.unit, event.dimensions)
