@@ -1,4 +1,4 @@
-"""The producer that docs/protocol.md shows, written with msgpack and no code of ours, against the real daemon."""
+"""The producer that docs/protocol.md shows, which has no code of ours, against the real daemon."""
 
 import sys
 

@@ -52,7 +52,7 @@ level = "summary"
 
 
 def test_sinks_with_different_selections_conserve_the_totals(nursery: Nursery) -> None:
-    config = "".join((SUMMARY, CHOSEN, DROPPING, TABLE)).format(directory=nursery.directory)
+    config = f"{SUMMARY}{CHOSEN}{DROPPING}{TABLE}".format(directory=nursery.directory)
     constant = '[dimensions]\nhost = "a"\n'
     daemon = DaemonProcess(nursery, config + constant, grace_s=0.5).wait_until_listening()
     rounds = record(daemon.socket_path)
