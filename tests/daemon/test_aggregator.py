@@ -4,6 +4,7 @@ from math import inf, nan
 from sys import float_info
 
 import pytest
+from msgspec import Raw
 
 from aiokpl_metrics_protocol import (
     Buckets,
@@ -14,7 +15,6 @@ from aiokpl_metrics_protocol import (
     Reason,
     Row,
 )
-from msgspec import Raw
 from tests.daemon.aggregation import BEGIN, Bench, build_column, build_folded, build_rows, name_series
 
 
@@ -22,7 +22,13 @@ def test_a_column_gives_count_sum_min_max_and_last() -> None:
     bench = Bench()
     assert bench.aggregator.add_columns([build_column([3.0, -1.0, 2.0])], BEGIN + 0.5) == 3
     snapshot = bench.close_one(BEGIN + 10.9)
-    assert (snapshot.count, snapshot.sum, snapshot.min, snapshot.max, snapshot.last) == (3, 4.0, -1.0, 3.0, 2.0)
+    assert (snapshot.count, snapshot.sum, snapshot.min, snapshot.max, snapshot.last) == (
+        3,
+        4.0,
+        -1.0,
+        3.0,
+        2.0,
+    )
     assert (snapshot.window_start, snapshot.window_end) == (BEGIN, BEGIN + 11)
     assert snapshot.window_id == f"{0xABC:016x}-1"
     assert snapshot.kind is MetricKind.COUNTER
@@ -218,7 +224,13 @@ def test_a_folded_set_counts_as_its_events() -> None:
     assert bench.aggregator.add_sets([build_folded([1.0, 5.0, 3.0])], BEGIN) == 3
     assert bench.ledger.events_folded == 3
     snapshot = bench.close_one()
-    assert (snapshot.count, snapshot.sum, snapshot.min, snapshot.max, snapshot.last) == (3, 9.0, 1.0, 5.0, 3.0)
+    assert (snapshot.count, snapshot.sum, snapshot.min, snapshot.max, snapshot.last) == (
+        3,
+        9.0,
+        1.0,
+        5.0,
+        3.0,
+    )
 
 
 def test_a_folded_set_that_is_refused_counts_as_the_events_it_claims() -> None:

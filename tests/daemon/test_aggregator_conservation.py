@@ -1,6 +1,8 @@
 """Whatever the split into frames, windows, producers, orders and folded sets, the totals are the events'."""
 
 from collections import Counter
+from itertools import pairwise
+from random import Random
 from typing import Any
 
 from hypothesis import given, settings
@@ -100,7 +102,9 @@ def count_buckets(snapshots: list[MetricSnapshot]) -> Counter[int]:
 
 
 @given(st.lists(PART, max_size=30))
-def test_totals_are_conserved_under_any_split_and_no_two_windows_overlap(parts: list[tuple[str, Any]]) -> None:
+def test_totals_are_conserved_under_any_split_and_no_two_windows_overlap(
+    parts: list[tuple[str, Any]],
+) -> None:
     bench = Bench(live_series=1)
     now, latest = float(BEGIN), float(BEGIN)
     events: list[tuple[str, float, int]] = []
@@ -125,7 +129,7 @@ def test_totals_are_conserved_under_any_split_and_no_two_windows_overlap(parts: 
     bounds = {(each.window_start, each.window_end, each.window_id) for each in snapshots}
     assert len(bounds) == len({window_id for *_, window_id in bounds})
     ordered = sorted(bounds)
-    assert all(before[1] <= after[0] for before, after in zip(ordered, ordered[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in pairwise(ordered))
     assert all(start < end for start, end, _ in bounds)
     # A series is in a window once.
     assert len({(each.name, each.window_id) for each in snapshots}) == len(snapshots)
@@ -138,13 +142,11 @@ def test_totals_are_conserved_under_any_split_and_no_two_windows_overlap(parts: 
 
 @settings(max_examples=50)
 @given(st.lists(COLUMN, min_size=1, max_size=20), st.randoms())
-def test_the_order_of_columns_in_a_window_does_not_matter(columns: list[Any], random: Any) -> None:
+def test_the_order_of_columns_in_a_window_does_not_matter(columns: list[Any], random: Random) -> None:
     results = []
     for _ in range(2):
         bench = Bench()
-        built = [
-            build_column(v, BEGIN + (s - BEGIN) % 60, name=n, kind=kind_of(n)) for n, s, v in columns
-        ]
+        built = [build_column(v, BEGIN + (s - BEGIN) % 60, name=n, kind=kind_of(n)) for n, s, v in columns]
         bench.aggregator.add_columns(built, BEGIN + 59)
         results.append(
             {each.name: (each.count, each.sum, each.min, each.max, each.histogram) for each in bench.close()}

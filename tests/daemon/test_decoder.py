@@ -1,4 +1,4 @@
-"""Datagram -> frame: repeats dropped, jumps counted in events, drops as producers report them, all bounded."""
+"""Datagram -> frame: repeats dropped, jumps counted in events, drops as producers report them."""
 
 import pytest
 from hypothesis import given
@@ -53,7 +53,7 @@ class Desk:
 
 def test_rows_columns_and_folded_sets_are_handed_on() -> None:
     desk = Desk()
-    frames = [
+    frames: list[EventsFrame | ColumnsFrame | FoldedFrame] = [
         EventsFrame([MetricEvent("m", 1.0, 0.0)]),
         ColumnsFrame(1, 1, Totals(), []),
         FoldedFrame(1, 2, Totals(), [build_folded([1.0])]),

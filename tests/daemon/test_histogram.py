@@ -91,7 +91,9 @@ def test_merging_is_associative_and_commutative(a: list[float], b: list[float], 
 
 
 @given(VALUES, st.integers(LOWEST_SCALE, FIRST_SCALE))
-def test_counting_at_a_lower_scale_and_lowering_it_later_are_the_same(values: list[float], scale: int) -> None:
+def test_counting_at_a_lower_scale_and_lowering_it_later_are_the_same(
+    values: list[float], scale: int
+) -> None:
     at_once = Histogram(scale=scale)
     at_once.add_values(values, min(values), max(values))
     later = lower(build(values).freeze(), scale)

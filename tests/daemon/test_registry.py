@@ -1,9 +1,9 @@
 """Series: one for every spelling, bounded in number, forgotten when idle, right when they come back."""
 
 import pytest
+from msgspec.msgpack import Encoder
 
 from aiokpl_metrics_protocol import Column, Description, MetricEvent, MetricKind, MetricsLevel
-from msgspec.msgpack import Encoder
 from tests.daemon.aggregation import BEGIN, Bench, Dimensions, build_column, build_rows, name_series
 
 OVERFLOW = (("overflow", "true"),)

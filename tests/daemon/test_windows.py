@@ -1,5 +1,7 @@
 """Seconds -> windows: tumbling, aligned, closed once, never overlapping, at most 64 open."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -170,5 +172,5 @@ def test_under_any_clock_windows_never_overlap_and_each_closes_once(
     closed += windows.close_all(now)
     assert sorted(window.number for window in closed) == sorted(found)
     ordered = sorted(bounds(closed))
-    assert all(before[1] <= after[0] for before, after in zip(ordered, ordered[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in pairwise(ordered))
     assert all(0 < end - start <= interval_s for start, end in ordered)
