@@ -41,6 +41,16 @@ def test_another_declared_kind_or_unit_is_the_same_series_and_a_conflict() -> No
     assert bench.registry.conflicts == {"m": 2}
 
 
+def test_a_series_that_is_new_several_times_in_one_frame_is_remembered_once() -> None:
+    bench = Bench()
+    bench.aggregator.add_columns([build_column(1.0)], BEGIN)
+    rows = build_rows(*[MetricEvent("m", 1.0, 0.0, (), "gauge")] * 5)
+    bench.aggregator.add_rows(rows.events, BEGIN)
+    (entry,) = bench.registry.entries()
+    assert len(entry.aliases) == len(bench.registry.by_alias) == 2
+    assert bench.ledger.series_conflicts == 1
+
+
 def test_a_unit_declared_after_none_was_is_no_conflict_and_holds() -> None:
     bench = Bench()
     for unit in (None, "ms", None):

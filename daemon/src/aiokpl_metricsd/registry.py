@@ -131,6 +131,10 @@ class Registry:
         Raises:
             ProtocolError: the dimensions of a row do not decode.
         """
+        known = self.by_alias.get(alias)
+        if known is not None:
+            # It was new at the beginning of its frame, and came there before.
+            return known
         if isinstance(alias, tuple):
             name, dimensions, kind, unit = alias
             return self._resolve(alias, Series(name, kind, unit, decode_dimensions(dimensions)))
