@@ -51,11 +51,13 @@ class Listener:
 
     def close(self) -> None:
         """Close the socket and let the path go. A second call does nothing."""
+        lock, self._lock = self._lock, -1
+        if lock < 0:
+            # A successor's socket may have got the inode number that ours had.
+            return
         self._unlink()
         self.socket.close()
-        lock, self._lock = self._lock, -1
-        if lock >= 0:
-            os.close(lock)
+        os.close(lock)
 
     def _unlink(self) -> None:
         """Remove the path, if it still is ours: a successor may have taken it over."""

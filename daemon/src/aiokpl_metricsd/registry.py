@@ -40,7 +40,8 @@ _OVERFLOW_NAME = "overflow"
 # Of the names whose series overflow, or whose declarations differ, how many are counted apart.
 _MAX_OFFENDERS = 100
 
-# Names, keys and pairs that many series have in common are kept once: 200 bytes less a series. So many are known.
+# Names, keys and pairs that many series have in common are kept once: 200 bytes less a series. So many are
+# known.
 _MAX_SHARED = 4_096
 
 _DETAILS = frozenset({"shard", "error_code"})
