@@ -9,6 +9,7 @@ import pytest
 from aiokpl_metricsd import config
 from aiokpl_metricsd.config import load
 from aiokpl_metricsd.errors import ConfigurationError
+from aiokpl_metricsd.sinks.loading import BUILTIN
 from tests.daemon.configuration import SINK, load_text, refuse_text
 
 SECRET = "hunter2"
@@ -16,7 +17,7 @@ TOP_KEYS = (
     "dimensions, grace_s, ingest, interval_s, level, limits, metrics, shutdown_timeout_s, sinks, state_dir"
 )
 SINK_KEYS = "drop_dimensions, exclude, include, interval_s, level, timeout_s, type"
-TYPES = 'console, jsonl, memory, null, or "package.module:ClassOrFactory"'
+TYPES = f'{", ".join(BUILTIN)}, or "package.module:ClassOrFactory"'
 
 
 # ---- what is wrong with the file

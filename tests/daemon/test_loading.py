@@ -94,7 +94,7 @@ def test_nothing_is_imported_until_it_is_named(write_module: Callable[[str, str]
 
 def test_an_unknown_type_is_answered_with_the_built_in_ones_and_the_nearest() -> None:
     assert refuse_type("consol") == (
-        f"{X} type: expected one of console, jsonl, memory, null, "
+        f"{X} type: expected one of {', '.join(BUILTIN)}, "
         'or "package.module:ClassOrFactory", found "consol"; did you mean console?'
     )
 

@@ -79,20 +79,27 @@ def run_daemon(
 
 
 @app.command()
-def check(config: _ConfigOption = None) -> None:
+def check(
+    config: _ConfigOption = None,
+    series_from: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A file of the sink jsonl: estimate what its series cost."),
+    ] = None,
+) -> None:
     """Read a configuration as the daemon would, build its sinks, open nothing."""
     from aiokpl_metricsd.config import load
-    from aiokpl_metricsd.sinks.loading import build_sink
+    from aiokpl_metricsd.inspection import inspect_sinks
 
     try:
         configuration = load(config, os.environ)
-        for options in configuration.sinks.values():
-            build_sink(options)
+        lines = inspect_sinks(configuration, series_from)
     except ConfigurationError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     sinks = ", ".join(f"{name} ({options.type})" for name, options in configuration.sinks.items())
     typer.echo(f"ok: windows of {configuration.interval_s} s, sinks: {sinks}")
+    for line in lines:
+        typer.echo(line)
 
 
 # A negative value looks like an option, so options that are none come as arguments: too many, or as the name.

@@ -19,10 +19,12 @@ from aiokpl_metricsd.sinks.contract import MetricsSink
 
 BUILTIN: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "cloudwatch": "aiokpl_metricsd.sinks.cloudwatch:CloudWatchSink",
         "console": "aiokpl_metricsd.sinks.console:ConsoleSink",
         "jsonl": "aiokpl_metricsd.sinks.jsonl:JsonlSink",
         "memory": "aiokpl_metricsd.sinks.memory:InMemorySink",
         "null": "aiokpl_metricsd.sinks.null:NullSink",
+        "opentelemetry": "aiokpl_metricsd.sinks.otlp:OtlpSink",
     },
 )
 
