@@ -1,14 +1,15 @@
-"""Process -> daemon or command. The first statement takes SIGTERM, before any slow import.
+"""Process -> daemon or command. The first statement takes SIGTERM and SIGINT, before any slow import.
 
-As process 1 of a container a process without a handler ignores SIGTERM altogether, and any other dies of it in the midst of
-an import. So until the daemon has its own, a handler ends the process at once and with status 0: nothing has been accepted
-yet that could be lost.
+As process 1 of a container a process without a handler ignores SIGTERM altogether, and any other dies of it
+in the midst of an import. So until the daemon has its own, a handler ends the process at once and with status
+0: nothing has been accepted yet that could be lost.
 """
 
 import os
 import signal
 
-signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(0))
+for _number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(_number, lambda _received, _frame: os._exit(0))
 
 import sys  # noqa: E402 - after the handler
 
@@ -21,6 +22,8 @@ def main() -> None:
     """Run the command line."""
     options = parse_serve_options(sys.argv[1:])
     if options is None:
+        # A command that was interrupted did not succeed.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         from aiokpl_metricsd.cli import run
 
         run()
@@ -33,8 +36,8 @@ def main() -> None:
 def parse_serve_options(arguments: list[str]) -> dict[str, str] | None:
     """Return the options that start the daemon, by their argument's name, or None for anything else.
 
-    The command line proper is Typer's, in `cli`, with help, commands and errors. It costs 15 MiB and 90 ms (Typer 0.29
-    with what it imports), which a daemon in ten thousand pods would pay for its three options.
+    The command line proper is Typer's, in `cli`, with help, commands and errors. It costs 15 MiB and 90 ms
+    (Typer 0.29 with what it imports), which a daemon in ten thousand pods would pay for its three options.
     """
     options: dict[str, str] = {}
     rest = list(arguments)
