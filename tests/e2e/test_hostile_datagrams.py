@@ -40,6 +40,7 @@ PAUSE_S = 0.001
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_million_hostile_datagrams_are_counted_and_good_producers_notice_nothing(nursery: Nursery) -> None:
     everything = nursery.directory / "all.jsonl"
     daemon = DaemonProcess(nursery, describe_sinks(everything)).wait_until_listening()

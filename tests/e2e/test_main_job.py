@@ -12,6 +12,7 @@ PRODUCERS_TIMEOUT_S = 90.0
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_two_million_events_of_four_producers_and_a_thousand_series_arrive_to_the_last_one(
     nursery: Nursery,
 ) -> None:

@@ -1,13 +1,14 @@
 """The fast parser of the daemon's options and the command line proper say the same, whatever is given."""
 
 import itertools
+import signal
+from collections.abc import Callable
 
 import pytest
 import typer.main
 from typer.testing import CliRunner
 
 from aiokpl_metricsd import process
-from aiokpl_metricsd.__main__ import parse_serve_options
 from aiokpl_metricsd.cli import LogFormat, LogLevel, app
 
 TOKENS = (
@@ -27,6 +28,20 @@ TOKENS = (
 )
 
 DEFAULTS = {"config": None, "log_format": "text", "log_level": "info"}
+
+
+def _import_parser() -> Callable[[list[str]], dict[str, str] | None]:
+    """Import it from the program, which takes signals at once, and give these back to the test runner."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        from aiokpl_metricsd.__main__ import parse_serve_options
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    return parse_serve_options
+
+
+parse_serve_options = _import_parser()
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ HALT_IMPORT = add_import_path(ROOT / "tests" / "support" / "halt_import")
 
 STARTS = 8
 
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+
 
 # ---- signals before there is an event loop
 
@@ -32,21 +34,25 @@ STARTS = 8
         "aiokpl_metricsd.listener",
     ],
 )
-def test_sigterm_in_the_midst_of_an_import_ends_the_daemon_without_a_traceback(
-    nursery: Nursery, module: str
+@SIGNALS
+def test_a_signal_in_the_midst_of_an_import_ends_the_daemon_without_a_traceback(
+    nursery: Nursery, module: str, number: signal.Signals
 ) -> None:
     daemon = start_halted(nursery, module)
-    assert daemon.stop() == 0
+    assert daemon.stop(number) == 0
     assert daemon.stderr == ""
     assert not daemon.socket_path.exists()
 
 
 @pytest.mark.parametrize("module", ["asyncio", "uvloop", "aiokpl_metricsd.daemon"])
-def test_sigterm_once_the_socket_is_there_waits_for_the_event_loop(nursery: Nursery, module: str) -> None:
+@SIGNALS
+def test_a_signal_once_the_socket_is_there_waits_for_the_event_loop(
+    nursery: Nursery, module: str, number: signal.Signals
+) -> None:
     daemon = start_halted(nursery, module)
     assert can_connect(daemon.socket_path)
     send_datagram(daemon.socket_path, encode(EventsFrame([MetricEvent("early", 1.0, 0.0)])))
-    daemon.send_signal(signal.SIGTERM)
+    daemon.send_signal(number)
     (nursery.directory / "marker").unlink()
     assert daemon.wait() == 0
     assert daemon.totals() == {("early", ()): Total(1, 1, 1, 1)}
