@@ -20,11 +20,11 @@ from aiokpl_metricsd.delivery import Delivery, SinkSettings
 from aiokpl_metricsd.ledger import Ledger
 from aiokpl_metricsd.listener import Listener
 from aiokpl_metricsd.receiver import Receiver
-from aiokpl_metricsd.registry import Registry
-from aiokpl_metricsd.selection import Selection
+from aiokpl_metricsd.aggregating.registry import Registry
+from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.sinks.loading import build_sink
 from aiokpl_metricsd.snapshot import MetricSnapshot
-from aiokpl_metricsd.windows import Window, Windows
+from aiokpl_metricsd.aggregating.windows import Window, Windows
 
 _log = logging.getLogger("aiokpl_metricsd")
 
@@ -58,7 +58,6 @@ class Daemon:
         self._listener = listener
         self._clock = SystemClock() if clock is None else clock
         self._stopping = asyncio.Event()
-        self._handing_over: asyncio.Future[None] | None = None
         self.ledger = Ledger()
         self._registry = Registry(
             self.ledger,
@@ -99,9 +98,7 @@ class Daemon:
         self._receiver.attach(loop)
         _log.info("listening", extra={"fields": {"socket": self._listener.path}})
         await self.delivery.start()
-        closing = asyncio.ensure_future(
-            self._window_clock.run(self._receiver.read_pass, self._hand_over_wholly)
-        )
+        closing = asyncio.ensure_future(self._window_clock.run(self._receiver.read_pass, self._hand_over))
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait((closing, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -119,8 +116,6 @@ class Daemon:
         self._receiver.detach()
         self._listener.refuse_more()
         self._receiver.drain()
-        if self._handing_over is not None:
-            await asyncio.wait([self._handing_over])
         now = self._clock.time()
         await self._hand_over(self.aggregator.close_due(now, 0.0) + self.aggregator.close_all(now))
         await self.delivery.close(self._configuration.shutdown_timeout_s)
@@ -144,11 +139,6 @@ class Daemon:
                 self._decoder.reject_decoded(error.reason)
         else:
             self._decoder.note_events(frame, self.aggregator.add_sets(frame.sets, now))
-
-    async def _hand_over_wholly(self, windows: list[Window]) -> None:
-        """Hand closed windows over, to the end even when cancelled: nobody else has what is in them."""
-        self._handing_over = asyncio.ensure_future(self._hand_over(windows))
-        await asyncio.shield(self._handing_over)
 
     async def _hand_over(self, windows: list[Window]) -> None:
         """Freeze closed windows, in slices, and give them to the sinks."""
