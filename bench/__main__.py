@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from bench import daemon, imports, loss, producer, stall, startup
-from bench.machine import describe_machine, describe_versions
+from bench.machine import describe_machine
 from bench.process import ROOT
 from bench.report import build_document, render_markdown, render_text
 from bench.rows import SECTIONS
@@ -34,6 +34,7 @@ def main() -> int:
     # Before the first measurement, which would be most of the load.
     machine = describe_machine()
     samples = Samples()
+    done = 0
     for number in range(passes):
         if not plan.has_time_for_pass(number):
             samples.note(
@@ -43,9 +44,10 @@ def main() -> int:
         for group in _GROUPS:
             _say(f"pass {number + 1} of {passes}: {group.__name__.removeprefix('bench.')}")
             group.collect(plan, samples)
+        done += 1
     _say("")
     command = " ".join(["python -m bench", *sys.argv[1:]])
-    document = build_document(samples, command, machine, describe_versions())
+    document = build_document(samples, command, done, machine)
     print(render_text(document))
     path = Path(options.json)
     path.parent.mkdir(parents=True, exist_ok=True)

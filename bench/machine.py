@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 import sysconfig
 from datetime import UTC, datetime
 from importlib import metadata
@@ -19,6 +20,8 @@ _DISTRIBUTIONS = (
     "prometheus_client",
     "statsd",
 )
+
+_UNKNOWN = "unknown"
 
 
 def describe_machine() -> dict[str, str]:
@@ -58,14 +61,17 @@ def _read_cpu_model() -> str:
 
 
 def _read_commit() -> str:
-    """Read the checkout's commit from its files: a tree without git is no reason to stop."""
+    """Name the commit, and say when the tree differs from it; a tree without git is no reason to stop."""
+    head = _run_git("rev-parse", "--short=12", "HEAD")
+    return head + (" with changes" if head != _UNKNOWN and _run_git("status", "--porcelain") else "")
+
+
+def _run_git(*arguments: str) -> str:
     try:
-        head = (ROOT / ".git" / "HEAD").read_text(encoding="ascii").strip()
-        if head.startswith("ref: "):
-            head = (ROOT / ".git" / head[5:]).read_text(encoding="ascii").strip()
-    except OSError:
-        return "unknown"
-    return head[:12]
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return _UNKNOWN
+    return done.stdout.strip()
 
 
 __all__ = ["describe_machine", "describe_versions"]

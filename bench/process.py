@@ -25,7 +25,13 @@ def run_json(arguments: Sequence[str], timeout_s: float = 120.0) -> dict[str, fl
     command = [sys.executable, *arguments]
     try:
         done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False
+            command,
+            cwd=ROOT,
+            env=build_environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise MeasurementError(f"{' '.join(arguments)}: no answer within {timeout_s:.0f} s") from error

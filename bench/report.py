@@ -6,6 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from bench.budgets import BUDGETS, OTHERS
+from bench.machine import describe_versions
 from bench.rows import SECTIONS, UNITS, Row
 from bench.samples import Samples
 
@@ -31,6 +32,7 @@ class Document(msgspec.Struct):
 
     Attributes:
         command: what made it.
+        passes: how often everything was measured.
         machine: what it was measured on.
         versions: of the libraries compared.
         medians: by key.
@@ -41,6 +43,7 @@ class Document(msgspec.Struct):
     """
 
     command: str
+    passes: int
     machine: dict[str, str]
     versions: dict[str, str]
     medians: dict[str, float]
@@ -50,13 +53,19 @@ class Document(msgspec.Struct):
     errors: list[str]
 
 
-def build_document(
-    samples: Samples, command: str, machine: dict[str, str], versions: dict[str, str]
-) -> Document:
+def build_document(samples: Samples, command: str, passes: int, machine: dict[str, str]) -> Document:
     """Return everything that was measured."""
     medians = {key: value for key in samples.values if (value := samples.median(key)) is not None}
     return Document(
-        command, machine, versions, medians, samples.values, samples.skipped, samples.notes, samples.errors
+        command=command,
+        passes=passes,
+        machine=machine,
+        versions=describe_versions(),
+        medians=medians,
+        samples=samples.values,
+        skipped=samples.skipped,
+        notes=samples.notes,
+        errors=samples.errors,
     )
 
 
@@ -123,9 +132,8 @@ def _list_lines(medians: Mapping[str, float]) -> Iterator[tuple[str, Line]]:
 def _describe(document: Document) -> list[str]:
     machine = document.machine
     versions = ", ".join(f"{name} {version}" for name, version in document.versions.items())
-    passes = max((len(values) for key, values in document.samples.items() if key.endswith(".ns")), default=1)
     return [
-        f"`{document.command}`, {machine['date']}, commit {machine['commit']}; medians of {passes} passes",
+        f"`{document.command}`, {machine['date']}, commit {machine['commit']}; medians of {document.passes} passes",
         f"{machine['cpu']}, {machine['kernel']}, {machine['python']}; load {machine['load']}",
         versions,
     ]

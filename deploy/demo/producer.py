@@ -22,7 +22,9 @@ def main() -> None:
                 client.put("UserRecordsPut", stream="orders", shard_id=generator.choice(SHARDS))
                 client.put("BufferedTime", generator.lognormvariate(3, 0.5), stream="orders")
             if generator.random() < 0.05:
-                client.put("ErrorsByCode", stream="orders", error_code="ProvisionedThroughputExceededException")
+                client.put(
+                    "ErrorsByCode", stream="orders", error_code="ProvisionedThroughputExceededException"
+                )
             pending.record(generator.randrange(100))
             with request_time:
                 time.sleep(generator.uniform(0.05, 0.15))

@@ -18,11 +18,11 @@ from aiokpl_metrics_protocol import (
     encode,
     encode_series,
 )
+from aiokpl_metricsd.aggregating.registry import Registry
+from aiokpl_metricsd.aggregating.windows import Window, Windows
 from aiokpl_metricsd.aggregator import Aggregator
 from aiokpl_metricsd.ledger import Ledger
-from aiokpl_metricsd.registry import Registry
 from aiokpl_metricsd.snapshot import MetricSnapshot
-from aiokpl_metricsd.windows import Window, Windows
 
 # A second at which a window of a minute begins.
 BEGIN = 1_200_000_000

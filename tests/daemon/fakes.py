@@ -10,9 +10,9 @@ from typing import Any, Self
 import pytest
 
 from aiokpl_metrics_protocol import MetricKind
+from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.delivery import Delivery, SinkSettings
 from aiokpl_metricsd.errors import PartialExportError, PermanentExportError
-from aiokpl_metricsd.selection import Selection
 from aiokpl_metricsd.sinks.contract import MetricsSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
 

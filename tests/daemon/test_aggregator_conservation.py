@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiokpl_metrics_protocol import Buckets, Folded, MetricEvent
-from aiokpl_metricsd.histogram import Histogram
+from aiokpl_metricsd.aggregating.histogram import Histogram
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from tests.daemon.aggregation import (
     BEGIN,

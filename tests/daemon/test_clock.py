@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiokpl_metricsd.aggregating.windows import Window
 from aiokpl_metricsd.clock import TICK_S, SystemClock, WindowClock
-from aiokpl_metricsd.windows import Window
 from tests.daemon.aggregation import BEGIN, Bench, build_column
 
 

@@ -8,8 +8,8 @@ from typing import Self
 import pytest
 
 from aiokpl_metrics_protocol import MetricsLevel
+from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.errors import PartialExportError, PermanentExportError, RetryableExportError
-from aiokpl_metricsd.selection import Selection
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from tests.daemon.fakes import (
     Answer,

@@ -4,8 +4,8 @@ from typing import Self
 
 import pytest
 
+from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.errors import RetryableExportError
-from aiokpl_metricsd.selection import Selection
 from tests.daemon.fakes import (
     Answer,
     FakeClock,

@@ -5,8 +5,8 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.errors import PartialExportError, PermanentExportError, RetryableExportError
-from aiokpl_metricsd.selection import Selection
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from tests.daemon.fakes import (
     Answer,

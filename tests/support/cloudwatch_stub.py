@@ -15,9 +15,11 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
 from aiohttp import web
 
 ACCESS_KEY_ID = "AKIDEXAMPLE"
@@ -296,6 +298,15 @@ class CloudWatchStub:
             raise Violation("reasons of its own")
 
 
+def isolate(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    """Let the SDK find no credentials of the machine, and ask nothing on the network."""
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(directory / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(directory / "credentials"))
+
+
 def _refuse(answer: Answer) -> web.Response:
     body = {"__type": f"com.amazonaws.cloudwatch#{answer.code}", "message": answer.message}
     return web.json_response(
@@ -349,5 +360,6 @@ __all__ = [
     "check_datum",
     "check_payload",
     "check_protocol",
+    "isolate",
     "load_strictly",
 ]

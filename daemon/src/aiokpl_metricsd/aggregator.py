@@ -11,20 +11,20 @@ from sys import float_info
 from msgspec import Struct
 
 from aiokpl_metrics_protocol import MAX_COLUMN_COUNT, Column, Folded, Reason, Row, decode_dimensions
-from aiokpl_metricsd.ledger import Ledger
-from aiokpl_metricsd.limits import check_folded
-from aiokpl_metricsd.live import LIVE_SECONDS
-from aiokpl_metricsd.live_view import LiveView, clamp
-from aiokpl_metricsd.registry import (
+from aiokpl_metricsd.aggregating.limits import check_folded
+from aiokpl_metricsd.aggregating.live import LIVE_SECONDS
+from aiokpl_metricsd.aggregating.live_view import LiveView, clamp
+from aiokpl_metricsd.aggregating.registry import (
     NO_STATISTICS,
     NO_WINDOW_NUMBER,
     Alias,
     Entry,
     Registry,
 )
+from aiokpl_metricsd.aggregating.statistics import Statistics, build_statistics
+from aiokpl_metricsd.aggregating.windows import Window, Windows
+from aiokpl_metricsd.ledger import Ledger
 from aiokpl_metricsd.snapshot import MetricSnapshot
-from aiokpl_metricsd.statistics import Statistics, build_statistics
-from aiokpl_metricsd.windows import Window, Windows
 
 # A series that was in no window for this long, or for two windows, is forgotten. The live view needs a
 # minute.

@@ -60,7 +60,9 @@ def _print_version(value: bool) -> None:  # noqa: FBT001 - Typer's callback
 def run_daemon(
     context: typer.Context,
     config: _ConfigOption = None,
-    log_format: Annotated[LogFormat, typer.Option(help="How the log on standard error is written.")] = LogFormat.TEXT,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="How the log on standard error is written.")
+    ] = LogFormat.TEXT,
     log_level: Annotated[LogLevel, typer.Option(help="The least level that is logged.")] = LogLevel.INFO,
     version: Annotated[  # noqa: ARG001 - acts in its callback
         bool,
@@ -107,7 +109,9 @@ def check(
 def send(
     name: Annotated[str, typer.Argument(help="The metric's name.")],
     value: Annotated[float, typer.Argument(help="The event's value.")] = 1.0,
-    dim: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A dimension; may be repeated.")] = None,
+    dim: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A dimension; may be repeated.")
+    ] = None,
     kind: Annotated[Kind | None, typer.Option(help="What the metric measures.")] = None,
     unit: Annotated[str | None, typer.Option(help='The value\'s unit, as "ms" or "bytes".')] = None,
     socket_path: Annotated[
@@ -124,7 +128,9 @@ def send(
     event = MetricEvent(name, value, 0.0, dimensions, None if kind is None else kind.value, unit)
     reason = check_series(event.name, event.kind, event.unit, event.dimensions)
     if reason is not None or value - value != 0.0:
-        message = f"the event would be refused: {reason or 'value_not_finite'}; docs/protocol.md has the limits"
+        message = (
+            f"the event would be refused: {reason or 'value_not_finite'}; docs/protocol.md has the limits"
+        )
         typer.echo(message, err=True)
         raise typer.Exit(2)
     candidates = socket_candidates() if socket_path is None else (socket_path,)

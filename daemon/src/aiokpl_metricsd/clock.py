@@ -5,10 +5,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from aiokpl_metricsd.aggregating.live import LIVE_SECONDS
+from aiokpl_metricsd.aggregating.windows import Window, Windows
 from aiokpl_metricsd.aggregator import Aggregator
 from aiokpl_metricsd.ledger import Ledger
-from aiokpl_metricsd.live import LIVE_SECONDS
-from aiokpl_metricsd.windows import Window, Windows
 
 # How often the clock looks whether a window is due, and whether the wall clock was set.
 TICK_S = 0.25

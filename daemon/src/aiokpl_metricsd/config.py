@@ -21,11 +21,11 @@ from aiokpl_metrics_protocol import (
     MetricsLevel,
 )
 from aiokpl_metrics_protocol.location import MAX_PATH_BYTES
-from aiokpl_metricsd.conversion import Slot, convert_table, list_slots
-from aiokpl_metricsd.description import describe_found
+from aiokpl_metricsd.configuring.conversion import Slot, convert_table, list_slots
+from aiokpl_metricsd.configuring.description import describe_found
+from aiokpl_metricsd.configuring.interpolation import FILE_SUFFIX, inline_files, interpolate
+from aiokpl_metricsd.configuring.place import Place, quote_key
 from aiokpl_metricsd.errors import ConfigurationError
-from aiokpl_metricsd.interpolation import FILE_SUFFIX, inline_files, interpolate
-from aiokpl_metricsd.place import Place, quote_key
 from aiokpl_metricsd.sinks.loading import DEFAULT_TIMEOUT_S, SinkOptions, build_options, load_factory
 
 DEFAULT_FILE: Final = "the embedded default"

@@ -11,20 +11,19 @@ import logging
 import os
 
 from aiokpl_metrics_protocol import CATALOG, ColumnsFrame, Description, MetricKind, ProtocolError, RowsFrame
-
+from aiokpl_metricsd.aggregating.registry import Registry
+from aiokpl_metricsd.aggregating.windows import Window, Windows
 from aiokpl_metricsd.aggregator import Aggregator
 from aiokpl_metricsd.clock import Clock, SystemClock, WindowClock
 from aiokpl_metricsd.config import Configuration
 from aiokpl_metricsd.decoder import Decoder
+from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.delivery import Delivery, SinkSettings
 from aiokpl_metricsd.ledger import Ledger
 from aiokpl_metricsd.listener import Listener
 from aiokpl_metricsd.receiver import Receiver
-from aiokpl_metricsd.aggregating.registry import Registry
-from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.sinks.loading import build_sink
 from aiokpl_metricsd.snapshot import MetricSnapshot
-from aiokpl_metricsd.aggregating.windows import Window, Windows
 
 _log = logging.getLogger("aiokpl_metricsd")
 

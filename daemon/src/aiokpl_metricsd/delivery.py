@@ -15,13 +15,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from aiokpl_metricsd.deadline import Sleep, wait_done
-from aiokpl_metricsd.delivery_log import DeliveryLog
-from aiokpl_metricsd.interval import Merger
-from aiokpl_metricsd.sink_ledger import DropReason, SinkLedger
-from aiokpl_metricsd.slicing import run_sliced
+from aiokpl_metricsd.delivering.deadline import Sleep, wait_done
+from aiokpl_metricsd.delivering.delivery_log import DeliveryLog
+from aiokpl_metricsd.delivering.interval import Merger
+from aiokpl_metricsd.delivering.sink_ledger import DropReason, SinkLedger
+from aiokpl_metricsd.delivering.slicing import run_sliced
+from aiokpl_metricsd.delivering.worker import SinkSettings, Surroundings, Worker
 from aiokpl_metricsd.snapshot import MetricSnapshot
-from aiokpl_metricsd.worker import SinkSettings, Surroundings, Worker
 
 # Windows that wait for the intake, which only computes: more than one is already a sign of a starved event
 # loop.

@@ -12,8 +12,8 @@ from msgspec import DecodeError, Struct
 from msgspec.json import Decoder
 
 from aiokpl_metrics_protocol import Buckets, MetricKind
-from aiokpl_metricsd.rows import BucketsRow
-from aiokpl_metricsd.selection import Selection
+from aiokpl_metricsd.delivering.selection import Selection
+from aiokpl_metricsd.rendering.rows import BucketsRow
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
 

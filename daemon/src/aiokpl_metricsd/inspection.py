@@ -7,9 +7,9 @@ packages, and raises `ConfigurationError`; and `estimate`, as the module `estima
 from collections.abc import Sequence
 
 from aiokpl_metricsd.config import Configuration
+from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.estimate import EstimatingSink, decode_series, estimate
-from aiokpl_metricsd.selection import Selection
 from aiokpl_metricsd.sinks.contract import MetricsSink
 from aiokpl_metricsd.sinks.loading import SinkOptions, build_sink
 from aiokpl_metricsd.snapshot import MetricSnapshot

@@ -22,6 +22,9 @@ from aiokpl_metricsd.errors import ConfigurationError, SocketInUseError
 _LOCK_SUFFIX = ".lock"
 _NEW_SUFFIX = ".new"
 
+# Connections that wait to be accepted.
+STREAM_BACKLOG = 16
+
 
 class Listener:
     """Owns one path and the datagram socket bound to it. Use `listen` to make one.
@@ -67,6 +70,25 @@ class Listener:
                 os.unlink(self.path)
 
 
+def listen_beside(path: str, name: str) -> Listener:
+    """Bind a stream socket for this user alone in the directory of an ingest socket that is bound.
+
+    Args:
+        path: of the ingest socket.
+        name: of the new one.
+
+    Raises:
+        SocketInUseError: another process listens there.
+        ConfigurationError: something else is there.
+        OSError: it cannot be made.
+    """
+    beside = os.path.join(os.path.dirname(path), name)  # noqa: PTH118 - as above
+    problem = _find_problem(beside)
+    if problem is not None:
+        raise ConfigurationError(f"{beside}: {problem}")
+    return _listen_at(beside, 0o600, None, socket.SOCK_STREAM)
+
+
 def listen(candidates: Sequence[str], *, mode: int, group: str | None) -> Listener:
     """Bind the first path of `candidates` that can be made.
 
@@ -101,12 +123,12 @@ def _find_problem(path: str) -> str | None:
     return f"a socket's path has at most {limit} bytes here" if len(os.fsencode(path)) > limit else None
 
 
-def _listen_at(path: str, mode: int, group: str | None) -> Listener:
+def _listen_at(path: str, mode: int, group: str | None, kind: int = socket.SOCK_DGRAM) -> Listener:
     _make_directory(path)
     lock = _take_lock(path)
     try:
         _check_free(path)
-        connection = _bind(path, mode, group)
+        connection = _bind(path, mode, group, kind)
         try:
             return Listener(path, connection, lock)
         except OSError:
@@ -175,16 +197,18 @@ def _check_free(path: str) -> None:
         raise SocketInUseError(message)
 
 
-def _bind(path: str, mode: int, group: str | None) -> socket.socket:
+def _bind(path: str, mode: int, group: str | None, kind: int) -> socket.socket:
     temporary = path + _NEW_SUFFIX
     with suppress(FileNotFoundError):
         os.unlink(temporary)
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    connection = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         connection.bind(temporary)
         if group is not None:
             _give_to(temporary, group)
         os.chmod(temporary, mode)
+        if kind == socket.SOCK_STREAM:
+            connection.listen(STREAM_BACKLOG)
         os.rename(temporary, path)
     except BaseException:
         connection.close()
@@ -217,4 +241,4 @@ def _group_number(group: str) -> int:
         raise ConfigurationError(message) from error
 
 
-__all__ = ["Listener", "listen"]
+__all__ = ["STREAM_BACKLOG", "Listener", "listen", "listen_beside"]

@@ -40,11 +40,11 @@ from aiokpl_metrics_protocol import (
     MetricsLevel,
     Reason,
 )
-from aiokpl_metricsd.metric import MAX_VALUES, Metric, MetricKey, OpenSeries, open_series, to_number
+from aiokpl_metricsd.library.metric import MAX_VALUES, Metric, MetricKey, OpenSeries, open_series, to_number
+from aiokpl_metricsd.library.upload import MetricsLedger, UploadQueue, must_propagate
 from aiokpl_metricsd.sinks.contract import EventfulMetricsSink, MetricsSink
 from aiokpl_metricsd.sinks.null import NullSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
-from aiokpl_metricsd.upload import MetricsLedger, UploadQueue, must_propagate
 
 # The last export, and the one under way before it, have this long when the manager is left.
 FINAL_FLUSH_S = 5.0

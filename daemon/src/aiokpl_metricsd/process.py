@@ -13,7 +13,6 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal, cast
 
 from aiokpl_metrics_protocol import socket_candidates
-
 from aiokpl_metricsd.config import Configuration, load
 from aiokpl_metricsd.errors import ConfigurationError, SocketInUseError
 from aiokpl_metricsd.listener import Listener, listen

@@ -1,7 +1,8 @@
 """What leaves the aggregator: the statistics of one series in one window, immutable."""
 
-from aiokpl_metrics_protocol import Buckets, MetricKind
 from msgspec import Struct
+
+from aiokpl_metrics_protocol import Buckets, MetricKind
 
 
 class MetricSnapshot(Struct, frozen=True, gc=False):

@@ -28,6 +28,7 @@ from tests.support.cloudwatch_stub import (
     TOO_LARGE,
     Answer,
     CloudWatchStub,
+    isolate,
 )
 
 NAN = float("nan")
@@ -38,12 +39,7 @@ pytestmark = pytest.mark.asyncio
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let no credentials of the machine be found, and nothing be asked on the network."""
-    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    isolate(monkeypatch, tmp_path)
 
 
 def build_window(size: int, prefix: str = "m", **fields: Any) -> list[MetricSnapshot]:  # noqa: ANN401 - a snapshot's

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aiokpl_metrics_protocol import CATALOG, Buckets, MetricKind
-from aiokpl_metricsd.histogram import Histogram
-from aiokpl_metricsd.quantile import quantile
+from aiokpl_metricsd.aggregating.histogram import Histogram
+from aiokpl_metricsd.rendering.quantile import quantile
 from aiokpl_metricsd.sinks.cloudwatch_client import encode_json
 from aiokpl_metricsd.sinks.cloudwatch_datum import (
     Datum,

@@ -22,7 +22,7 @@ from anyio import create_task_group, fail_after, to_thread
 from anyio.lowlevel import checkpoint
 
 from aiokpl_metricsd.errors import ConfigurationError, PartialExportError, RetryableExportError
-from aiokpl_metricsd.rows import encode_row
+from aiokpl_metricsd.rendering.rows import encode_row
 from aiokpl_metricsd.sinks import MetricsSink, RepeatRule
 from aiokpl_metricsd.sinks.console import ConsoleSink
 from aiokpl_metricsd.snapshot import MetricSnapshot

@@ -18,7 +18,7 @@ from anyio import create_task_group
 from anyio.lowlevel import checkpoint
 
 from aiokpl_metricsd.errors import ConfigurationError, PartialExportError, RetryableExportError
-from aiokpl_metricsd.rows import encode_row
+from aiokpl_metricsd.rendering.rows import encode_row
 from aiokpl_metricsd.sinks import MetricsSink, RepeatRule
 from aiokpl_metricsd.sinks.jsonl import JsonlSink
 from aiokpl_metricsd.snapshot import MetricSnapshot

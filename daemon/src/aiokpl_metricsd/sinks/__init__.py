@@ -4,7 +4,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from aiokpl_metrics_protocol import MetricEvent
-
 from aiokpl_metricsd.sinks.contract import EventfulMetricsSink, MetricsSink, RepeatRule
 from aiokpl_metricsd.sinks.memory import InMemorySink
 from aiokpl_metricsd.sinks.null import NullSink

@@ -300,8 +300,12 @@ class _Attempt:
                 message,
                 remaining=remaining,
                 rejected=[snapshot for snapshot, _ in self.unfit],
-                retry_after_s=(self._retry_after_s or _PAUSE_S) if self.held else None,
+                retry_after_s=self._choose_pause() if self.held else None,
             )
+
+    def _choose_pause(self) -> float:
+        # Without a time delivery would not wait at all, since something was taken.
+        return _PAUSE_S if self._retry_after_s is None else self._retry_after_s
 
 
 @asynccontextmanager

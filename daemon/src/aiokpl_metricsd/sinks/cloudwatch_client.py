@@ -138,6 +138,7 @@ class PlainSender:
         """Return the datum as a dictionary, and its length as json writes it, wider than any SDK does."""
         part: dict[str, Any] = to_builtins(datum)
         size_bytes = len(json.dumps(part)) + len(", ")
+        part["Dimensions"] = list(part.get("Dimensions", ()))
         part["Timestamp"] = datetime.fromtimestamp(datum.timestamp, UTC)
         return part, size_bytes
 

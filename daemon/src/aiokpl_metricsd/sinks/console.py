@@ -25,10 +25,10 @@ from anyio import CancelScope, to_thread
 from anyio.lowlevel import checkpoint
 
 from aiokpl_metricsd.errors import ConfigurationError, PartialExportError, RetryableExportError
-from aiokpl_metricsd.rows import encode_rows
+from aiokpl_metricsd.rendering.rows import encode_rows
+from aiokpl_metricsd.rendering.table import render_table
 from aiokpl_metricsd.sinks.contract import RepeatRule
 from aiokpl_metricsd.snapshot import MetricSnapshot
-from aiokpl_metricsd.table import render_table
 
 Format = Literal["table", "json"]
 

@@ -6,7 +6,6 @@ from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
 from aiokpl_metrics_protocol import MetricEvent
-
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
 

@@ -23,7 +23,7 @@ from anyio import CancelScope, to_thread
 from anyio.lowlevel import checkpoint
 
 from aiokpl_metricsd.errors import ConfigurationError, PartialExportError, RetryableExportError
-from aiokpl_metricsd.rows import encode_rows
+from aiokpl_metricsd.rendering.rows import encode_rows
 from aiokpl_metricsd.sinks.contract import RepeatRule
 from aiokpl_metricsd.snapshot import MetricSnapshot
 

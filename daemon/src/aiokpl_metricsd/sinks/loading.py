@@ -11,16 +11,17 @@ from typing import Any, Final
 from msgspec import Struct
 
 from aiokpl_metrics_protocol import MetricsLevel
-from aiokpl_metricsd.conversion import convert_table
+from aiokpl_metricsd.configuring.conversion import convert_table
+from aiokpl_metricsd.configuring.interpolation import Interpolated, collect_secrets, inline_files
+from aiokpl_metricsd.configuring.place import Place, quote, suggest
 from aiokpl_metricsd.errors import ConfigurationError
-from aiokpl_metricsd.interpolation import Interpolated, collect_secrets, inline_files
-from aiokpl_metricsd.place import Place, quote, suggest
 from aiokpl_metricsd.sinks.contract import MetricsSink
 
 BUILTIN: Final[Mapping[str, str]] = MappingProxyType(
     {
         "cloudwatch": "aiokpl_metricsd.sinks.cloudwatch:CloudWatchSink",
         "console": "aiokpl_metricsd.sinks.console:ConsoleSink",
+        "datadog": "aiokpl_metricsd.sinks.datadog:DatadogSink",
         "jsonl": "aiokpl_metricsd.sinks.jsonl:JsonlSink",
         "memory": "aiokpl_metricsd.sinks.memory:InMemorySink",
         "null": "aiokpl_metricsd.sinks.null:NullSink",

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args
 
 import msgspec
 
-from aiokpl_metricsd.conversion import Slot
-from aiokpl_metricsd.description import Annotation
+from aiokpl_metricsd.configuring.conversion import Slot
+from aiokpl_metricsd.configuring.description import Annotation
 
 _SCALARS = frozenset(
     {bool, date, datetime, Decimal, dict, float, frozenset, int, list, set, str, time, timedelta, tuple}

@@ -1,0 +1,89 @@
+"""The windows that wait for one sink: bounded, and in the order that the sink asks for. Pure.
+
+`ordered`: the oldest first, always. Otherwise the newest that was never tried comes first, as people look at
+it; the rest, the backlog, follows one window every `catch_up_s` at most, so that a backend that just came
+back is not overrun: the least often tried first, of these the oldest, which is nearest to being dropped. A
+window that cannot be delivered thus holds up no other one.
+"""
+
+from collections.abc import Callable
+
+from aiokpl_metricsd.delivering.consignment import Consignment
+
+
+class WindowQueue:
+    """The waiting windows of one sink.
+
+    Args:
+        ordered: oldest first.
+        max_windows: past it the oldest is dropped.
+        max_snapshots: past it in all windows together the oldest is dropped too, down to one window.
+        catch_up_s: at least so long between two windows of the backlog.
+    """
+
+    def __init__(self, *, ordered: bool, max_windows: int, max_snapshots: int, catch_up_s: float) -> None:
+        """Start empty."""
+        self._ordered = ordered
+        self._max_windows = max_windows
+        self._max_snapshots = max_snapshots
+        self._catch_up_s = catch_up_s
+        self._waiting: list[Consignment] = []
+        self._newest_tried = -1
+        self._catch_up_at: float | None = None
+
+    def __len__(self) -> int:
+        """Return how many windows wait."""
+        return len(self._waiting)
+
+    def put(self, consignment: Consignment) -> list[Consignment]:
+        """Let a window wait, a new one or one that was tried. Return those dropped to make room."""
+        waiting = self._waiting
+        waiting.append(consignment)
+        waiting.sort(key=_number)
+        dropped: list[Consignment] = []
+        total = sum(each.remaining_count for each in waiting)
+        while len(waiting) > self._max_windows or (total > self._max_snapshots and len(waiting) > 1):
+            oldest = waiting.pop(0)
+            total -= oldest.remaining_count
+            dropped.append(oldest)
+        return dropped
+
+    def take(self, clock: Callable[[], float], *, hurry: bool = False) -> Consignment | float | None:
+        """Return the next window; or in how many seconds there is one; or None where none waits.
+
+        Args:
+            clock: monotonic seconds.
+            hurry: do not hold the backlog back.
+        """
+        waiting = self._waiting
+        if not waiting:
+            return None
+        if self._ordered:
+            return waiting.pop(0)
+        if waiting[-1].number > self._newest_tried:
+            self._newest_tried = waiting[-1].number
+            return waiting.pop()
+        now = clock()
+        if not hurry and self._catch_up_at is not None and now < self._catch_up_at:
+            return self._catch_up_at - now
+        self._catch_up_at = now + self._catch_up_s
+        consignment = min(waiting, key=_tries)
+        waiting.remove(consignment)
+        return consignment
+
+    def vouch(self) -> None:
+        """Tell the stalled windows that the backend has accepted another one."""
+        for consignment in self._waiting:
+            if consignment.is_stalled:
+                consignment.vouch()
+
+
+def _number(consignment: Consignment) -> int:
+    return consignment.number
+
+
+def _tries(consignment: Consignment) -> tuple[int, int]:
+    return consignment.failures, consignment.number
+
+
+__all__ = ["WindowQueue"]

@@ -1,0 +1,3 @@
+"""Snapshots -> text: JSON rows, tables, percentiles."""
+
+__all__: list[str] = []
