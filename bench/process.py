@@ -81,9 +81,9 @@ def read_memory_mib(pid: int) -> tuple[float, float]:
 
 def build_environment(**extra: str) -> dict[str, str]:
     """Return the environment for a child, without settings that would change what a library does."""
-    prefixes = ("AIOKPL_", "DD_", "OTEL_", "PROMETHEUS_", "SPECTATOR_", "STATSD_", "PYTHONASYNCIODEBUG")
     # An installed package has its bytecode: a start that compiles every module first is nobody's.
-    prefixes += ("PYTHONDONTWRITEBYTECODE",)
+    python = ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+    prefixes = ("AIOKPL_", "DD_", "OTEL_", "PROMETHEUS_", "SPECTATOR_", "STATSD_", *python)
     kept = {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
     return {**kept, **extra}
 

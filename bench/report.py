@@ -133,7 +133,8 @@ def _describe(document: Document) -> list[str]:
     machine = document.machine
     versions = ", ".join(f"{name} {version}" for name, version in document.versions.items())
     return [
-        f"`{document.command}`, {machine['date']}, commit {machine['commit']}; medians of {document.passes} passes",
+        f"`{document.command}`, {machine['date']}, commit {machine['commit']}",
+        f"medians of {document.passes} passes",
         f"{machine['cpu']}, {machine['kernel']}, {machine['python']}; load {machine['load']}",
         versions,
     ]
