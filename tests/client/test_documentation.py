@@ -1,0 +1,65 @@
+"""Every Python sample of the client's pages runs, and their tables say what the code does."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from aiokpl_metrics_client import DropReason, MetricsLevel
+from aiokpl_metrics_client.outbound import MAX_PENDING_BYTES
+from tests.client.door import Door
+from tests.support.child import ROOT, Nursery
+
+PAGE = ROOT / "docs" / "client.md"
+README = ROOT / "client" / "README.md"
+
+
+def _read_fences(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+SAMPLES = [
+    pytest.param(fence, id=f"{page.stem}-{number}")
+    for page in (PAGE, README)
+    for number, fence in enumerate(_read_fences(page))
+]
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_a_sample_runs_and_its_events_arrive(door: Door, nursery: Nursery, sample: str) -> None:
+    if "import aiokpl\n" in sample:
+        pytest.importorskip("aiokpl")
+    script = nursery.directory / "sample.py"
+    script.write_text(sample)
+    child = nursery.start_python(
+        "-W", "error", str(script), environ={"AIOKPL_METRICSD_SOCKET": str(door.path)}
+    )
+    assert child.wait() == 0, child.stderr
+    door.read()
+    door.check()
+    records = sample.count(".put(") + sample.count(".record(")
+    if "lookup" in sample:
+        assert door.events() == 3
+    elif "/nowhere" in sample:
+        assert door.events() == 0
+    else:
+        assert door.events() == records
+
+
+def _table(first: str) -> set[str]:
+    """Return the words in the first column of the table whose head begins with `first`."""
+    text = PAGE.read_text(encoding="utf-8")
+    rows = text[text.index(f"| {first} |") :].split("\n\n")[0].splitlines()[2:]
+    return {word for row in rows for word in re.findall(r"`(\w+)`", row.split("|")[1])}
+
+
+def test_the_table_of_reasons_is_complete() -> None:
+    assert _table("reason") == {reason.value for reason in DropReason}
+
+
+def test_the_table_of_levels_is_complete() -> None:
+    assert _table("level") == {level.name for level in MetricsLevel}
+
+
+def test_the_bound_is_the_one_that_the_page_names() -> None:
+    assert f"{MAX_PENDING_BYTES // 2**20} MiB" in PAGE.read_text(encoding="utf-8")
