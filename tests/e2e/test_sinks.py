@@ -79,9 +79,6 @@ def test_sinks_with_different_selections_conserve_the_totals(nursery: Nursery) -
         assert sink["delivered"] + sink[wanted] == sink["closed"]
 
 
-@pytest.mark.xfail(
-    reason="a window without events is not offered, so it completes no longer one", strict=True
-)
 def test_a_longer_window_is_exported_though_no_further_event_comes(nursery: Nursery) -> None:
     config = SUMMARY.format(directory=nursery.directory)
     daemon = DaemonProcess(nursery, config, grace_s=0).wait_until_listening()
