@@ -1,0 +1,233 @@
+"""Snapshots -> Datadog: counts, gauges and distributions over its HTTP API.
+
+`datadog_point` says what a snapshot becomes, `datadog_text` how it is named, `datadog_builder` and
+`datadog_request` how points are put together, `datadog_memory` what is remembered so that nothing is
+overwritten or added twice, `datadog_attempt` how one export goes, `datadog_answer` what follows from each
+answer, `datadog_client` how it is sent.
+
+Everything runs in a thread, encoding included, because the client blocks; so the sink works under asyncio
+and trio. The thread is a daemon thread of the export's own: one that hangs is left behind, ends with its
+socket's timeout, and keeps no process alive.
+"""
+
+import os
+import re
+import socket
+from collections.abc import Sequence
+from threading import Event, Lock, Thread
+from types import TracebackType
+from typing import Final, Self
+
+from anyio import to_thread
+
+from aiokpl_metricsd.errors import ConfigurationError
+from aiokpl_metricsd.sinks.contract import RepeatRule
+from aiokpl_metricsd.sinks.datadog_attempt import Attempt, Shared
+from aiokpl_metricsd.sinks.datadog_builder import Plan
+from aiokpl_metricsd.sinks.datadog_client import Access, Client, import_client
+from aiokpl_metricsd.sinks.datadog_memory import Memory
+from aiokpl_metricsd.sinks.datadog_point import (
+    MAX_AGE_S,
+    MAX_DISTRIBUTION_POINTS,
+    MIN_DISTRIBUTION_POINTS,
+    TIME_MARGIN_S,
+)
+from aiokpl_metricsd.sinks.datadog_text import encode_tag, split_tag
+from aiokpl_metricsd.snapshot import MetricSnapshot
+
+# RFC 1123, 2.1: the length of a host name that software should handle.
+MAX_HOST_CHARS: Final = 255
+
+_HOST = re.compile(r"[^\s\x00-\x1f\x7f]+")
+_SITE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]+)?")
+_KEY = re.compile(r"[!-~]+")
+
+# Kubernetes sets it in every container, as for every service.
+_KUBERNETES = "KUBERNETES_SERVICE_HOST"
+_POD_NAMES = ("DD_POD_NAME", "POD_NAME")
+
+
+class _DefaultSite(str):
+    """Tells a site that nobody named from the same one named by the operator, who overrules DD_SITE."""
+
+    __slots__ = ()
+
+
+_DEFAULT_SITE: Final = _DefaultSite("datadoghq.com")
+
+
+class DatadogSink:
+    """Sends counts, gauges and distributions.
+
+    Args:
+        api_key: secret; DD_API_KEY where it is not given.
+        app_key: secret; DD_APP_KEY where it is not given. Submitting needs none.
+        site: the region's, as "datadoghq.eu"; DD_SITE where it is not given.
+        metric_prefix: begins every metric name.
+        exact_statistics: histograms have `.count`, `.sum`, `.min` and `.max` beside their distribution.
+        host: the host resource of every series; DD_HOSTNAME, else the machine's name, where it is not given.
+        tags: of every series, "key:value"; those of DD_TAGS are added.
+        endpoint_url: overrides the site, as "http://127.0.0.1:8126"; a proxy of one's own, or a test.
+        proxy: URL of an HTTP proxy.
+        request_timeout_s: how long one answer may take.
+        distribution_points: of one histogram in one window at most, 2 to 1,000.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+
+    # Distribution points add; the rest would replace.
+    repeat_rule = RepeatRule.ADDS
+    ordered = False
+    # Older windows are refused by the intake: seconds from their end.
+    max_age_s = float(MAX_AGE_S - TIME_MARGIN_S)
+
+    def __init__(  # noqa: PLR0913 - the options
+        self,
+        *,
+        api_key: str | None = None,
+        app_key: str | None = None,
+        site: str = _DEFAULT_SITE,
+        metric_prefix: str = "aiokpl.",
+        exact_statistics: bool = False,
+        host: str | None = None,
+        tags: Sequence[str] = (),
+        endpoint_url: str | None = None,
+        proxy: str | None = None,
+        request_timeout_s: float = 10.0,
+        distribution_points: int = MAX_DISTRIBUTION_POINTS,
+    ) -> None:
+        """Keep the options; nothing is imported, read or connected before entering."""
+        if not _SITE.fullmatch(site):
+            raise ValueError(f"site is a host name, not {site!r}")
+        if endpoint_url is not None and not endpoint_url.startswith(("http://", "https://")):
+            raise ValueError(f"endpoint_url begins with http:// or https://, not {endpoint_url!r}")
+        if not request_timeout_s > 0:
+            raise ValueError(f"request_timeout_s is above 0, not {request_timeout_s}")
+        if not MIN_DISTRIBUTION_POINTS <= distribution_points <= MAX_DISTRIBUTION_POINTS:
+            raise ValueError(
+                f"distribution_points is {MIN_DISTRIBUTION_POINTS} to {MAX_DISTRIBUTION_POINTS}, "
+                f"not {distribution_points}"
+            )
+        self._api_key = api_key
+        self._app_key = app_key
+        self._site = site
+        self._prefix = metric_prefix
+        self._exact_statistics = exact_statistics
+        self._host = host
+        self._tags = tuple(tags)
+        self._endpoint_url = endpoint_url
+        self._proxy = proxy
+        self._timeout_s = request_timeout_s
+        self._max_points = distribution_points
+        self._shared = Shared(Memory(), Lock(), set())
+        self._client: Client | None = None
+        self._plan: Plan | None = None
+
+    async def export(self, snapshots: Sequence[MetricSnapshot]) -> None:
+        """Make one attempt to send the snapshots of one window.
+
+        Raises:
+            RetryableExportError: nothing was taken, or nobody knows.
+            PermanentExportError: all of it was refused as it is.
+            PartialExportError: some was taken, or some can never be.
+        """
+        client, plan = self._client, self._plan
+        if client is None or plan is None or not snapshots:
+            return
+        attempt = Attempt(snapshots, plan, self._shared, client, wait_s=self._timeout_s)
+        await _run(attempt)
+        attempt.settle()
+        if attempt.error is not None:
+            raise attempt.error
+
+    async def check(self) -> None:
+        """Say whether the sink could be entered; nothing is sent.
+
+        Raises:
+            ConfigurationError: a key or the package is missing, or the host name cannot be used.
+        """
+        self._find_access()
+        self._find_plan()
+        await to_thread.run_sync(import_client)
+
+    async def __aenter__(self) -> Self:
+        """Find the key and build the client; nothing is connected yet.
+
+        Raises:
+            ConfigurationError: a key or the package is missing, or the host name cannot be used.
+        """
+        access = self._find_access()
+        plan = self._find_plan()
+        self._client = await to_thread.run_sync(Client, access)
+        self._plan = plan
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Close the idle connections. What must not be sent twice stays known."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _find_access(self) -> Access:
+        api_key = (self._api_key or os.environ.get("DD_API_KEY") or "").strip()
+        app_key = (self._app_key or os.environ.get("DD_APP_KEY") or "").strip()
+        if not api_key:
+            raise ConfigurationError("datadog: no API key; set api_key or DD_API_KEY")
+        if not _KEY.fullmatch(api_key) or (app_key and not _KEY.fullmatch(app_key)):
+            raise ConfigurationError("datadog: a key holds characters that no key has")
+        site = str(self._site)
+        if self._site is _DEFAULT_SITE:
+            site = os.environ.get("DD_SITE", "").strip() or site
+            if not _SITE.fullmatch(site):
+                raise ConfigurationError(f"datadog: DD_SITE is no host name: {site!r}")
+        url = (self._endpoint_url or f"https://api.{site}").rstrip("/")
+        return Access(url, api_key, app_key or None, self._proxy, self._timeout_s)
+
+    def _find_plan(self) -> Plan:
+        host = self._host or os.environ.get("DD_HOSTNAME") or socket.gethostname()
+        if len(host) > MAX_HOST_CHARS or not _HOST.fullmatch(host):
+            raise ConfigurationError(f"datadog: not to be used as host: {host!r}; set host or DD_HOSTNAME")
+        written = [*self._tags, *re.split(r"[,\s]+", os.environ.get("DD_TAGS", ""))]
+        tags = {encode_tag(*split_tag(tag)) for tag in written if tag.strip()}
+        pod = _find_pod()
+        if pod and not any(tag.startswith("pod_name:") for tag in tags):
+            tags.add(encode_tag("pod_name", pod))
+        return Plan(self._prefix, tuple(sorted(tags)), host, self._exact_statistics, self._max_points)
+
+
+def _find_pod() -> str:
+    """Return the pod's name; "" outside of Kubernetes.
+
+    The host may be the node's, where DD_HOSTNAME says so: without the pod, two pods of a node would be one
+    series.
+    """
+    for name in _POD_NAMES:
+        if os.environ.get(name):
+            return os.environ[name]
+    return socket.gethostname() if os.environ.get(_KUBERNETES) else ""
+
+
+async def _run(attempt: Attempt) -> None:
+    """Run the attempt in a thread, which is left behind where the wait is cancelled."""
+    ended = Event()
+
+    def work() -> None:
+        attempt.run()
+        ended.set()
+
+    Thread(target=work, name="datadog export", daemon=True).start()
+    try:
+        # The library's thread only waits: it is let go at once, and would keep the process alive.
+        await to_thread.run_sync(ended.wait, abandon_on_cancel=True)
+    finally:
+        attempt.abandoned.set()
+        ended.set()
+
+
+__all__ = ["DatadogSink"]

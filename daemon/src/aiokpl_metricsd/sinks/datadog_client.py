@@ -1,0 +1,134 @@
+"""Request -> one POST by datadog-api-client's synchronous client, which is imported when one is built.
+
+The bodies are plain dictionaries that the client does not check: its models cost eight times as much and
+are checked in the tests. `v2.models`, which imports everything (82 MiB, most of a second), is never
+imported. Nothing is retried and no redirect followed, so that neither a repeat nor the key goes where
+nobody sent it.
+"""
+
+from importlib import import_module
+from typing import Any, Final
+
+from msgspec import Struct
+
+from aiokpl_metricsd.errors import ConfigurationError
+from aiokpl_metricsd.sinks.datadog_answer import decode_errors
+from aiokpl_metricsd.sinks.datadog_request import Request
+
+# The one encoding that both endpoints take (MetricContentEncoding and DistributionPointsContentEncoding of
+# datadog-api-client 2.62.0, read 2026-11), and the one that needs no package.
+CONTENT_ENCODING: Final = "deflate"
+
+# Ours: an answer is read up to here.
+_MAX_ANSWER_BYTES = 64 * 1024
+
+# Ours: connecting within a region takes milliseconds.
+_MAX_CONNECT_S = 5.0
+
+
+class Access(Struct, frozen=True):
+    """Where to, as whom.
+
+    Attributes:
+        url: of the intake, without a path.
+        api_key: secret.
+        app_key: secret; submitting needs none.
+        proxy: URL of an HTTP proxy, or None.
+        timeout_s: how long one answer may take.
+    """
+
+    url: str
+    api_key: str
+    app_key: str | None = None
+    proxy: str | None = None
+    timeout_s: float = 10.0
+
+    def __repr__(self) -> str:
+        """Return the URL alone: keys are secret."""
+        return f"Access(url={self.url!r})"
+
+
+def import_client() -> None:
+    """Import the client's package. Takes a tenth of a second.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    try:
+        for module in ("datadog_api_client.v1.api.metrics_api", "datadog_api_client.v2.api.metrics_api"):
+            import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"datadog: the package {error.name} is missing; pip install 'aiokpl-metricsd[datadog]'"
+        ) from error
+
+
+class Client:
+    """Sends requests. Every method may block, so a thread calls them, one at a time.
+
+    Args:
+        access: where to, as whom.
+
+    Raises:
+        ConfigurationError: the package is not installed.
+    """
+
+    def __init__(self, access: Access) -> None:
+        """Build the package's client; nothing is connected yet."""
+        import_client()
+        from datadog_api_client import ApiClient, Configuration
+        from datadog_api_client.v1.api.metrics_api import MetricsApi as DistributionApi
+        from datadog_api_client.v2.api.metrics_api import MetricsApi as SeriesApi
+        from urllib3 import Retry
+
+        keys = {"apiKeyAuth": access.api_key}
+        if access.app_key:
+            keys["appKeyAuth"] = access.app_key
+        configuration: Any = Configuration(
+            host=access.url,
+            api_key=keys,
+            compress=False,
+            check_input_type=False,
+            # The status says whether the body was taken, even where the rest of the answer cannot be read.
+            preload_content=False,
+            request_timeout=(min(access.timeout_s, _MAX_CONNECT_S), access.timeout_s),
+        )
+        # False, not 0: errors and redirects then come as they are. A client too old to know it connects
+        # thrice.
+        configuration.retry_policy = Retry(total=False)
+        configuration.proxy = access.proxy
+        self._client: Any = ApiClient(configuration)
+        self._series: Any = SeriesApi(self._client)
+        self._distributions: Any = DistributionApi(self._client)
+
+    def send(self, request: Request) -> list[str]:
+        """Send and return the errors that the accepting answer lists.
+
+        Raises:
+            Exception: it was not accepted, or nobody knows; `datadog_answer.decode_error` reads it.
+        """
+        body = {"series": request.entries}
+        if request.is_distribution:
+            answer = self._distributions.submit_distribution_points(body, content_encoding=CONTENT_ENCODING)
+        else:
+            answer = self._series.submit_metrics(body, content_encoding=CONTENT_ENCODING)
+        return decode_errors(_read(answer))
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._client.close()
+
+
+def _read(answer: Any) -> bytes:  # noqa: ANN401 - the client's
+    try:
+        body: bytes = answer.read(_MAX_ANSWER_BYTES)
+    except Exception:  # noqa: BLE001 - the status was read, and it said that the body was taken
+        body = b""
+    if len(body) < _MAX_ANSWER_BYTES:
+        answer.release_conn()
+    else:
+        answer.close()
+    return body
+
+
+__all__ = ["CONTENT_ENCODING", "Access", "Client", "import_client"]
