@@ -64,9 +64,12 @@ class DaemonProcess(Child):
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """The lines of its log so far."""
+        """The lines of its log so far; anything else on its standard error fails the test."""
         whole, _, _ = self.stderr.rpartition("\n")
-        return [msgspec.json.decode(line, type=dict[str, Any]) for line in whole.splitlines()]
+        try:
+            return [msgspec.json.decode(line, type=dict[str, Any]) for line in whole.splitlines()]
+        except msgspec.DecodeError:
+            raise AssertionError(f"no log: {whole}") from None
 
     @property
     def ledger(self) -> Ledger:
