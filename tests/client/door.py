@@ -1,10 +1,12 @@
 """A daemon's front door without the daemon: a plain datagram socket, and what came through it."""
 
+import itertools
 import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from aiokpl_metrics_client import MetricsClient, State
 from aiokpl_metrics_protocol import MAX_DATAGRAM_BYTES, Column, ColumnsFrame, Series, decode, decode_series
 from tests.support.polling import wait_for
 
@@ -125,4 +127,14 @@ def dropped(frames: Iterable[ColumnsFrame]) -> dict[str, int]:
     return list(frames)[-1].totals.dropped
 
 
-__all__ = ["Dimensions", "Door", "count_events", "dropped", "expand"]
+def hold_back(client: MetricsClient, door: Door) -> int:
+    """Fill the door's queue and return how many events that took."""
+    for count in itertools.count(1):
+        client.put("filler")
+        if not client.flush(0.0):
+            assert client.statistics().state is State.HELD_BACK
+            return count
+    raise AssertionError
+
+
+__all__ = ["Dimensions", "Door", "count_events", "dropped", "expand", "hold_back"]

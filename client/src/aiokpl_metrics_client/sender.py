@@ -145,7 +145,9 @@ class Sender:
         self._end_by = time.monotonic() + linger_s
         self._closing = True
         if self._thread is None:
-            _senders.discard(self)
+            # None was needed, or none could start: then nobody else sends what there is.
+            self.flush(0.0)
+            self._try_end(0.0)
         self._wake()
 
     def close(self, timeout_s: float) -> bool:
@@ -155,13 +157,7 @@ class Sender:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=max(0.0, min(timeout_s, _JOIN_TIMEOUT_S)))
-        lock = self._enter(_JOIN_TIMEOUT_S)
-        # Without the lock, the thread that has it ends by itself.
-        if lock is not None:
-            try:
-                self._end()
-            finally:
-                self._leave(lock)
+        self._try_end(_JOIN_TIMEOUT_S)
         return flushed
 
     def statistics(self) -> ClientStatistics:
@@ -251,6 +247,15 @@ class Sender:
         elif outbound.state is not State.HELD_BACK:
             self._problem = outbound.transport.problem
         return sent_all
+
+    def _try_end(self, timeout_s: float) -> None:
+        lock = self._enter(timeout_s)
+        # Without the lock, the thread that has it ends by itself.
+        if lock is not None:
+            try:
+                self._end()
+            finally:
+                self._leave(lock)
 
     def _end(self) -> None:
         outbound = self._outbound
