@@ -50,7 +50,7 @@ class Violation(Exception):  # noqa: N818 - it is one
 def check_payload(payload: Payload, now: float) -> None:
     """Raise `Violation` where the service would refuse the request."""
     _only(payload, {"Namespace", "MetricData"})
-    namespace = payload.get("Namespace")
+    namespace = payload.get("Namespace", "")
     _check_text(namespace, 255, "Namespace")
     if namespace.startswith((":", "AWS/")):
         raise Violation("Namespace is reserved")

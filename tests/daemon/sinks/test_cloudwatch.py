@@ -334,5 +334,6 @@ async def test_a_profile_that_is_not_there_is_an_error_of_the_configuration(
     ],
 )
 async def test_an_option_out_of_its_range_is_refused(options: dict[str, Any]) -> None:
+    arguments: dict[str, Any] = {"region": "eu-west-1"} | options
     with pytest.raises(ValueError, match=next(iter(options))):
-        CloudWatchSink(**{"region": "eu-west-1"} | options)
+        CloudWatchSink(**arguments)

@@ -230,6 +230,12 @@ def test_more_than_150_buckets_are_merged_exactly() -> None:
     assert rank == pytest.approx(expected, rel=0.2)
 
 
+@pytest.mark.parametrize(("size", "expected"), [(149, 149), (150, 150), (151, 76), (160, 80), (0, 0)])
+def test_buckets_are_merged_only_where_they_are_too_many(size: int, expected: int) -> None:
+    values, counts = encode_distribution(Buckets(3, 0, 0, (1,) * size), 0.0, 1e9)
+    assert (len(values), sum(counts)) == (expected, size)
+
+
 NUMBERS = st.floats() | st.integers() | st.sampled_from([2.0**360, -(2.0**360), 1e-300, 0, -0.0, 1.79e308])
 PLAUSIBLE = st.floats(-1e6, 1e6)
 # Characters whose escapes are long, that JSON escapes, that are no characters, and ordinary ones.

@@ -19,8 +19,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import groupby
-from math import exp2, inf, ldexp
+from math import exp2, inf, ldexp, nan
 from typing import Final
 
 from msgspec import Struct
@@ -266,27 +265,36 @@ def encode_distribution(buckets: Buckets, low: float, high: float) -> tuple[list
             break
         shift += 1
     scale = buckets.scale - shift
-    pairs = [(-_midpoint(scale, index), count) for index, count in reversed(negative.items())]
+    pairs = [(-_midpoint(scale, index), count) for index, count in reversed(negative)]
     if buckets.zero_count > 0:
         pairs.append((0.0, buckets.zero_count))
-    pairs += [(_midpoint(scale, index), count) for index, count in positive.items()]
+    pairs += [(_midpoint(scale, index), count) for index, count in positive]
     values: list[float] = []
     counts: list[int] = []
-    fitted = ((_flush(min(max(value, low), high)), count) for value, count in pairs)
-    # Values beyond the least or the greatest become equal to it.
-    for value, group in groupby(fitted, key=lambda pair: pair[0]):
-        values.append(value)
-        counts.append(sum(count for _, count in group))
+    last = nan
+    for midpoint, count in pairs:
+        value = low if midpoint < low else min(midpoint, high)
+        if -MIN_MAGNITUDE < value < MIN_MAGNITUDE:
+            value = 0.0
+        if value == last:
+            # Those beyond the least or the greatest value have become equal to it.
+            counts[-1] += count
+        else:
+            values.append(value)
+            counts.append(count)
+            last = value
     return values, counts
 
 
-def _merge_side(offset: int, counts: tuple[int, ...], shift: int) -> dict[int, int]:
-    """Return the counts above zero by their bucket's index at a scale lower by `shift`, ascending."""
+def _merge_side(offset: int, counts: tuple[int, ...], shift: int) -> list[tuple[int, int]]:
+    """Return the counts above zero with their bucket's index at a scale lower by `shift`, ascending."""
+    if not shift:
+        return [(index, count) for index, count in enumerate(counts, offset) if count > 0]
     merged: dict[int, int] = {}
     for index, count in enumerate(counts, offset):
         if count > 0:
             merged[index >> shift] = merged.get(index >> shift, 0) + count
-    return merged
+    return list(merged.items())
 
 
 @lru_cache(maxsize=4096)

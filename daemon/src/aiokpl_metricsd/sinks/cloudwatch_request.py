@@ -19,8 +19,8 @@ MAX_REQUEST_DATUMS: Final = 1000
 # cloudwatch/cloudwatch.go, read 2026-11); so do we, whose size is exact.
 MAX_REQUEST_BYTES: Final = 999_000
 
-# Datums encoded before others may run: a millisecond, five with full distributions.
-_SLICE_DATUMS = 100
+# Datums encoded before others may run: half a millisecond, two with full distributions.
+_SLICE_DATUMS = 50
 
 Part = TypeVar("Part")
 Encode = Callable[[Datum], tuple[Part, int]]
