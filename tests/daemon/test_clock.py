@@ -180,7 +180,7 @@ async def test_run_hands_every_closed_window_over() -> None:
     handed: list[int] = []
     done = asyncio.Event()
 
-    async def hand_over(windows: list[Window]) -> None:
+    async def hand_over(windows: list[Window], over: int) -> None:
         handed.extend(window.start for window in windows)
         if len(handed) == 3:
             done.set()
@@ -201,7 +201,7 @@ async def test_cancelled_while_handing_over_it_finishes_that_first() -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
     handed: list[int] = []
 
-    async def hand_over(windows: list[Window]) -> None:
+    async def hand_over(windows: list[Window], over: int) -> None:
         begun.set()
         await go_on.wait()
         handed.extend(window.start for window in windows)
@@ -222,7 +222,7 @@ async def test_an_error_of_handing_over_ends_the_run() -> None:
     tower = Tower(interval_s=5)
     tower.record(BEGIN)
 
-    async def hand_over(windows: list[Window]) -> None:
+    async def hand_over(windows: list[Window], over: int) -> None:
         raise ArithmeticError
 
     with pytest.raises(ArithmeticError):
@@ -236,3 +236,22 @@ async def test_the_systems_clock_tells_epoch_seconds_and_never_goes_back() -> No
     before = clock.monotonic()
     await clock.sleep(0)
     assert clock.monotonic() >= before
+
+
+@pytest.mark.asyncio
+async def test_an_interval_without_events_is_handed_over_by_its_end() -> None:
+    tower = Tower(interval_s=5)
+    ends: list[int] = []
+    done = asyncio.Event()
+
+    async def hand_over(windows: list[Window], over: int) -> None:
+        assert not windows
+        ends.append(over)
+        if len(ends) == 2:
+            done.set()
+        await asyncio.sleep(0)
+
+    task = asyncio.ensure_future(tower.window_clock.run(tower.read_pass, hand_over))
+    await asyncio.wait_for(done.wait(), 10)
+    await end(task)
+    assert ends == [BEGIN + 5, BEGIN + 10]

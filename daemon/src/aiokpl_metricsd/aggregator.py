@@ -4,7 +4,7 @@ Cost is a matter of columns, not of events: `sum`, `min` and `max` run over a co
 series is found by the bytes that name it, which are decoded once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import copysign, isfinite
 from sys import float_info
 
@@ -14,6 +14,7 @@ from aiokpl_metrics_protocol import MAX_COLUMN_COUNT, Column, Folded, Reason, Ro
 from aiokpl_metricsd.aggregating.limits import check_folded
 from aiokpl_metricsd.aggregating.live import LIVE_SECONDS
 from aiokpl_metricsd.aggregating.live_view import LiveView, clamp
+from aiokpl_metricsd.aggregating.open_windows import OpenWindow
 from aiokpl_metricsd.aggregating.registry import (
     NO_STATISTICS,
     NO_WINDOW_NUMBER,
@@ -144,7 +145,7 @@ class Aggregator:
 
     def freeze(self, window: Window, slice_series: int) -> Iterator[list[MetricSnapshot]]:
         """Turn a closed window into snapshots, `slice_series` of them at a time, and empty it on the way."""
-        window_id = f"{self._daemon_id:016x}-{window.number}"
+        window_id = self.name_window(window)
         start, end = float(window.start), float(window.end)
         statistics_of = window.statistics
         while statistics_of:
@@ -190,6 +191,26 @@ class Aggregator:
     def view_live(self, now: float, seconds: int = LIVE_SECONDS) -> list[MetricSnapshot]:
         """Return the last 1 to 60 seconds of every series that has any, as `LiveView.read` has them."""
         return self._live_view.read(self._registry.entries(), self._windows.opened, int(now), seconds)
+
+    def view_live_sliced(
+        self, now: float, seconds: int, slice_series: int, admits: Callable[[str], bool]
+    ) -> Iterator[list[MetricSnapshot]]:
+        """Return the same of the metrics whose name is admitted, `slice_series` at a time."""
+        entries = self._registry.entries()
+        for start in range(0, len(entries), slice_series):
+            part = [entry for entry in entries[start : start + slice_series] if admits(entry.name)]
+            yield self._live_view.read(part, self._windows.opened, int(now), seconds)
+
+    def read_open(self) -> list[OpenWindow]:
+        """Return the open windows, oldest first; what they hold is live and not to be changed."""
+        return [
+            OpenWindow(self.name_window(window), float(window.start), window.statistics)
+            for window in self._windows.opened
+        ]
+
+    def name_window(self, window: Window) -> str:
+        """Return the id of a window, which no other window of any daemon has."""
+        return f"{self._daemon_id:016x}-{window.number}"
 
     def _add_columns(  # noqa: C901, PLR0912, PLR0915 - see below
         self,

@@ -3,7 +3,7 @@
 import os
 import socket
 import sys
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -20,14 +20,14 @@ app = typer.Typer(
 )
 
 
-class LogFormat(str, Enum):
+class LogFormat(StrEnum):
     """How the log is written."""
 
     TEXT = "text"
     JSON = "json"
 
 
-class LogLevel(str, Enum):
+class LogLevel(StrEnum):
     """What the log leaves out."""
 
     DEBUG = "debug"
@@ -36,7 +36,7 @@ class LogLevel(str, Enum):
     ERROR = "error"
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """What a metric measures."""
 
     COUNTER = "counter"
@@ -64,7 +64,7 @@ def run_daemon(
         LogFormat, typer.Option(help="How the log on standard error is written.")
     ] = LogFormat.TEXT,
     log_level: Annotated[LogLevel, typer.Option(help="The least level that is logged.")] = LogLevel.INFO,
-    version: Annotated[  # noqa: ARG001 - acts in its callback
+    version: Annotated[  # noqa: ARG001, FBT002 - a flag, which acts in its callback
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,

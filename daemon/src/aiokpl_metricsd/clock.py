@@ -80,17 +80,23 @@ class WindowClock:
         self._offset = clock.time() - self._began
 
     async def run(
-        self, read_pass: Callable[[], None], hand_over: Callable[[list[Window]], Awaitable[None]]
+        self, read_pass: Callable[[], None], hand_over: Callable[[list[Window], int], Awaitable[None]]
     ) -> None:
         """Close windows for ever: read what is queued, close what is due, hand it over.
 
-        Cancelled in the midst of handing over, it does that first.
+        What is handed over comes with the end of the newest interval that is over, once for each interval
+        even when nothing happened in it: a sink with longer windows waits for that. Cancelled in the
+        midst of handing over, it does that first.
         """
+        # An interval that ended before the daemon began is none of its own.
+        handed_until = int(self._clock.time())
         while True:
             await self._clock.sleep(TICK_S)
             closed = self.tick(read_pass)
-            if closed:
-                await _complete(hand_over(closed))
+            over = self._over()
+            if closed or over > handed_until:
+                handed_until = over
+                await _complete(hand_over(closed, over))
 
     def tick(self, read_pass: Callable[[], None]) -> list[Window]:
         """Close what is due now; return it, oldest first."""
@@ -113,6 +119,11 @@ class WindowClock:
             return []
         read_pass()
         return self._aggregator.close_due(now, self._grace_s)
+
+    def _over(self) -> int:
+        """Return the end of the newest interval whose grace is over."""
+        settled = int(self._clock.time() - self._grace_s)
+        return settled - settled % self._windows.interval_s
 
 
 async def _complete(work: Awaitable[None]) -> None:

@@ -2,8 +2,9 @@
 
     receiver -> decoder -> aggregator -> window clock -> delivery -> sinks
 
-It starts with the socket, since producers wait for it: sinks come up afterwards, each in its own worker. It ends in the
-same order: no more datagrams, what is queued is read, the open windows close, the sinks get until the deadline.
+It starts with the socket, since producers wait for it: sinks come up afterwards, each in its own worker.
+It ends in the same order: no more datagrams, what is queued is read, the open windows close, the sinks
+get until the deadline.
 """
 
 import asyncio
@@ -19,16 +20,29 @@ from aiokpl_metricsd.config import Configuration
 from aiokpl_metricsd.decoder import Decoder
 from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.delivery import Delivery, SinkSettings
+from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.ledger import Ledger
 from aiokpl_metricsd.listener import Listener
+from aiokpl_metricsd.log import Throttle
 from aiokpl_metricsd.receiver import Receiver
+from aiokpl_metricsd.serving.admin import Admin
+from aiokpl_metricsd.serving.door import Doors
+from aiokpl_metricsd.serving.observer import Observer, name_own_metrics
+from aiokpl_metricsd.serving.own_metrics import Differences
+from aiokpl_metricsd.serving.view import SelectedWindows
+from aiokpl_metricsd.sinks.contract import EventfulMetricsSink
 from aiokpl_metricsd.sinks.loading import build_sink
+from aiokpl_metricsd.sinks.scraped import ScrapedSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
+from aiokpl_metricsd.tap import Outlet, Tap
 
 _log = logging.getLogger("aiokpl_metricsd")
 
 # Series handled between two looks at the socket: 1,000 snapshots take about 2 ms to build.
 _SLICE_SERIES = 1_000
+
+# Of the names that overflow or contradict, how many a log line carries.
+_NAMED = 10
 
 # Told a second time to stop, the process ends at once and says by its status that it did not end in order.
 _EXIT_ABRUPT = 1
@@ -42,6 +56,10 @@ class Daemon:
         listener: the bound socket; the daemon gives it back.
         clock: where time comes from.
         daemon_id: of 63 bits; goes into the windows' ids.
+        doors: the bound sockets of HTTP; the daemon gives them back.
+
+    Raises:
+        ConfigurationError: a sink cannot be built, or two want the same page.
     """
 
     def __init__(
@@ -51,6 +69,7 @@ class Daemon:
         *,
         clock: Clock | None = None,
         daemon_id: int | None = None,
+        doors: Doors | None = None,
     ) -> None:
         """Build the steps and put them together."""
         self._configuration = configuration
@@ -82,7 +101,44 @@ class Daemon:
             self.ledger,
             grace_s=configuration.grace_s,
         )
-        self.delivery = Delivery([_build_settings(configuration, name) for name in configuration.sinks])
+        self._throttle = Throttle(clock=self._clock.monotonic)
+        settings = [_build_settings(configuration, name) for name in configuration.sinks]
+        self.delivery = Delivery(settings)
+        outlets = [
+            Outlet(each.name, each.selection, each.sink.record)
+            for each in settings
+            if isinstance(each.sink, EventfulMetricsSink)
+        ]
+        self.tap = Tap(self._registry, outlets, self._clock.monotonic) if outlets else None
+        self._observer = Observer(
+            self.ledger, self.aggregator, self._registry, self._windows, self.delivery, self._clock.time()
+        )
+        self._observer.scraped = self._join_page(settings)
+        self._admin = Admin(
+            Doors([]) if doors is None else doors,
+            self._observer,
+            self.aggregator,
+            lambda: not self._stopping.is_set(),
+            self._clock.time,
+        )
+        enabled = configuration.self_metrics.enabled
+        self._differences = Differences(self._observer.collect, configuration.dimensions) if enabled else None
+
+    def _join_page(self, settings: list[SinkSettings]) -> dict[str, ScrapedSink]:
+        """Let the sink that is scraped see the open windows; return it by its name."""
+        scraped: dict[str, ScrapedSink] = {}
+        for each in settings:
+            if isinstance(each.sink, ScrapedSink):
+                # Its own longer windows are not the daemon's, so it shows the closed ones alone.
+                is_base = each.selection.interval_s is None
+                view = SelectedWindows(self.aggregator, each.selection) if is_base else None
+                each.sink.join_page(view, name_own_metrics())
+                scraped[each.name] = each.sink
+        if len(scraped) > 1:
+            raise ConfigurationError(
+                f"[sinks] {' and '.join(scraped)}: one page shows one sink; remove the others"
+            )
+        return scraped
 
     def stop(self) -> None:
         """Ask `run` to end. A second call ends the process at once."""
@@ -93,9 +149,9 @@ class Daemon:
 
     async def run(self) -> None:
         """Serve until `stop`, then hand over what there is."""
-        loop = asyncio.get_running_loop()
-        self._receiver.attach(loop)
+        self._receiver.attach(asyncio.get_running_loop())
         _log.info("listening", extra={"fields": {"socket": self._listener.path}})
+        self._admin.attach()
         await self.delivery.start()
         closing = asyncio.ensure_future(self._window_clock.run(self._receiver.read_pass, self._hand_over))
         stopping = asyncio.ensure_future(self._stopping.wait())
@@ -116,11 +172,14 @@ class Daemon:
         self._listener.refuse_more()
         self._receiver.drain()
         now = self._clock.time()
-        await self._hand_over(self.aggregator.close_due(now, 0.0) + self.aggregator.close_all(now))
+        await self._hand_over(self.aggregator.close_due(now, 0.0) + self.aggregator.close_all(now), int(now))
         await self.delivery.close(self._configuration.shutdown_timeout_s)
+        await self._admin.close()
         self._listener.close()
         counts: dict[str, object] = {name: value for name, value in self.ledger.as_dict().items() if value}
         sinks = {name: ledger.as_dict() for name, ledger in self.delivery.ledgers.items()}
+        for outlet in () if self.tap is None else self.tap.outlets:
+            sinks[outlet.name] |= {"recorded": outlet.recorded, "withheld": outlet.withheld}
         _log.info("stopped", extra={"fields": {**counts, "sinks": sinks}})
 
     def _ingest(self, datagram: memoryview) -> None:
@@ -131,24 +190,52 @@ class Daemon:
         now = self._clock.time()
         if isinstance(frame, ColumnsFrame):
             self._decoder.note_events(frame, self.aggregator.add_columns(frame.columns, now))
+            if self.tap is not None:
+                self.tap.record_columns(frame.columns)
         elif isinstance(frame, RowsFrame):
             try:
                 self.aggregator.add_rows(frame.events, now)
             except ProtocolError as error:
                 self._decoder.reject_decoded(error.reason)
+                return
+            if self.tap is not None:
+                self.tap.record_rows(frame.events, now)
         else:
             self._decoder.note_events(frame, self.aggregator.add_sets(frame.sets, now))
 
-    async def _hand_over(self, windows: list[Window]) -> None:
-        """Freeze closed windows, in slices, and give them to the sinks."""
+    async def _hand_over(self, windows: list[Window], over: int) -> None:
+        """Freeze closed windows, in slices, and give them to the sinks; `over` ends the newest interval."""
         for window in windows:
             snapshots: list[MetricSnapshot] = []
             for part in self.aggregator.freeze(window, _SLICE_SERIES):
                 snapshots += part
                 await asyncio.sleep(0)
+            if self._differences is not None:
+                window_id = self.aggregator.name_window(window)
+                snapshots += self._differences.build_snapshots(
+                    window_id, float(window.start), float(window.end)
+                )
             self.delivery.offer_nowait(snapshots, window_end=float(window.end))
+        if not windows:
+            self.delivery.offer_nowait((), window_end=float(over))
+            return
+        self._report_series()
         for _ in self.aggregator.forget_idle(self._clock.time(), 4 * _SLICE_SERIES):
             await asyncio.sleep(0)
+
+    def _report_series(self) -> None:
+        """Name the metrics whose series overflow or contradict each other, at most once a minute."""
+        offenders, conflicts = self._registry.offenders, self._registry.conflicts
+        if offenders and self._throttle.admit("overflow"):
+            top = sorted(offenders, key=lambda name: offenders[name], reverse=True)[:_NAMED]
+            fields = {"names": top, "max_series": self._configuration.limits.max_series}
+            _log.warning(
+                "more series than max_series: new ones share an overflow series", extra={"fields": fields}
+            )
+        if conflicts and self._throttle.admit("conflict"):
+            top = sorted(conflicts, key=lambda name: conflicts[name], reverse=True)[:_NAMED]
+            message = "producers declare different kinds or units; declare them in [metrics.NAME]"
+            _log.warning(message, extra={"fields": {"names": top}})
 
 
 def _build_settings(configuration: Configuration, name: str) -> SinkSettings:

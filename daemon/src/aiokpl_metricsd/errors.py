@@ -5,9 +5,9 @@
     ├── SocketInUseError         the operator's; never retried; one line on standard error, exit status 1
     └── ExportError              what a sink's `export` raises; seen by `delivery` alone, logged there
         ├── RetryableExportError     the backend's, for now; tried again after a while
-        ├── PermanentExportError     the data's; never sent again whole: bisected until the poison datum is alone,
-        │                            which is quarantined and counted
-        └── PartialExportError       some were taken: `remaining` is tried again, `rejected` is quarantined
+        ├── PermanentExportError     the data's; never sent again whole: bisected until the poison datum
+        is alone, │                            which is quarantined and counted └── PartialExportError
+        some were taken: `remaining` is tried again, `rejected` is quarantined
 
 Anything else that a sink raises counts as retryable. What a producer sends wrong is a
 `aiokpl_metrics_protocol.ProtocolError`, counted by the decoder and never raised further.

@@ -1,7 +1,7 @@
 """Process -> daemon: configuration, socket, then everything that is slow to import; exit statuses at the end.
 
-The socket comes first because producers wait for it: from then on the kernel queues what they send, while the event loop
-and the sinks are still being imported.
+The socket comes first because producers wait for it: from then on the kernel queues what they send, while
+the event loop and the sinks are still being imported.
 """
 
 import gc
@@ -17,6 +17,7 @@ from aiokpl_metricsd.config import Configuration, load
 from aiokpl_metricsd.errors import ConfigurationError, SocketInUseError
 from aiokpl_metricsd.listener import Listener, listen
 from aiokpl_metricsd.log import configure
+from aiokpl_metricsd.serving.door import Doors, open_doors
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,8 +28,8 @@ EXIT_OK = 0
 EXIT_SOCKET_IN_USE = 1
 EXIT_CONFIGURATION = 2
 
-# The decoder makes a list of columns for each datagram, never a cycle: at the default of 700 the collector runs at every
-# second datagram and takes a tenth of the daemon's time (measured).
+# The decoder makes a list of columns for each datagram, never a cycle: at the default of 700 the
+# collector runs at every second datagram and takes a tenth of the daemon's time (measured).
 _GC_THRESHOLD = 50_000
 
 _log = logging.getLogger("aiokpl_metricsd")
@@ -54,20 +55,27 @@ def serve(config: str | None = None, log_format: str = "text", log_level: str = 
     except SocketInUseError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_SOCKET_IN_USE
+    try:
+        doors = open_doors(listener.path, configuration.http.listen)
+    except (ConfigurationError, SocketInUseError) as error:
+        listener.close()
+        sys.stderr.write(f"{error}\n")
+        return EXIT_SOCKET_IN_USE if isinstance(error, SocketInUseError) else EXIT_CONFIGURATION
     # From here on something may have been accepted: a signal that comes before the event loop waits for it.
     early: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: early.append(received))
     try:
-        return _run(configuration, listener, early)
+        return _run(configuration, listener, doors, early)
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_CONFIGURATION
     finally:
+        doors.close()
         listener.close()
 
 
-def _run(configuration: Configuration, listener: Listener, early: list[int]) -> int:
+def _run(configuration: Configuration, listener: Listener, doors: Doors, early: list[int]) -> int:
     import asyncio
 
     import uvloop
@@ -78,11 +86,12 @@ def _run(configuration: Configuration, listener: Listener, early: list[int]) -> 
         _log.warning("state_dir has no effect in this version: windows wait in memory")
     gc.set_threshold(_GC_THRESHOLD, 20, 20)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        daemon = Daemon(configuration, listener)
+        daemon = Daemon(configuration, listener, doors=doors)
         runner.run(_run_daemon(daemon, early))
         if _is_held_up(asyncio.all_tasks(runner.get_loop())):
-            # All is delivered or counted as lost by now. What still runs is a sink's task or thread that does not let
-            # itself be ended; to wait for it would use up the time that the process is given before SIGKILL.
+            # All is delivered or counted as lost by now. What still runs is a sink's task or thread that
+            # does not let itself be ended; to wait for it would use up the time that the process is given
+            # before SIGKILL.
             sys.stdout.flush()
             logging.shutdown()
             os._exit(EXIT_OK)

@@ -21,8 +21,8 @@ class MetricSnapshot(Struct, frozen=True, gc=False):
         unit: as "ms", "bytes" or "count"; None where nobody declared one.
         last: the value with the greatest second; what holds for a gauge.
         histogram: of a histogram, the distribution of the values; None otherwise.
-        window_id: the same for all snapshots of one window, another for every other window of any daemon; "" where
-            the snapshot comes from no daemon.
+        window_id: the same for all snapshots of one window, another for every other window of any daemon;
+            "" where the snapshot comes from no daemon.
     """
 
     name: str

@@ -104,6 +104,12 @@ class Selection:
             self._verdicts[name] = verdict
         return verdict
 
+    def keep_dimensions(self, dimensions: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        """Return the dimensions that the sink sees."""
+        if not self._dropped:
+            return dimensions
+        return tuple([pair for pair in dimensions if pair[0] not in self._dropped])
+
     def _filter(self, window: Sequence[MetricSnapshot]) -> Work[Sequence[MetricSnapshot]]:
         admits = self.admits
         admitted: list[MetricSnapshot] = []
@@ -116,13 +122,12 @@ class Selection:
     def _merge(self, window: Sequence[MetricSnapshot]) -> Work[Sequence[MetricSnapshot]]:
         if not (yield from self._is_touched(window)):
             return window
-        dropped = self._dropped
         merged: dict[tuple[str, tuple[tuple[str, str], ...]], MetricSnapshot] = {}
         for number, part in enumerate(cut_slices(window, SLICE_MERGES)):
             if number:
                 yield
             for snapshot in part:
-                dimensions = tuple([pair for pair in snapshot.dimensions if pair[0] not in dropped])
+                dimensions = self.keep_dimensions(snapshot.dimensions)
                 series = (snapshot.name, dimensions)
                 other = merged.get(series)
                 if other is not None:

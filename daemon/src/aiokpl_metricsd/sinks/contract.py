@@ -1,7 +1,7 @@
 """What a sink is: the two interfaces, and what a repeat does to its backend."""
 
 from collections.abc import Sequence
-from enum import Enum
+from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
@@ -9,7 +9,7 @@ from aiokpl_metrics_protocol import MetricEvent
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
 
-class RepeatRule(str, Enum):
+class RepeatRule(StrEnum):
     """What happens in a backend that is sent the same snapshots twice.
 
     A sink declares it as the class attribute `repeat_rule`; one that does not is taken to add.
@@ -24,8 +24,8 @@ class RepeatRule(str, Enum):
 class MetricsSink(Protocol):
     """Takes the snapshots of closed windows to a backend.
 
-    A sink may also have the class attributes `repeat_rule` (a `RepeatRule`) and `ordered` (True asks for windows
-    oldest first).
+    A sink may also have the class attributes `repeat_rule` (a `RepeatRule`) and `ordered` (True asks for
+    windows oldest first).
     """
 
     async def export(self, snapshots: Sequence[MetricSnapshot]) -> None:
