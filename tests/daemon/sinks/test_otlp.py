@@ -614,3 +614,18 @@ async def test_a_failure_in_the_middle_leaves_only_what_was_not_taken(
             await sink.export(caught.value.remaining)
     assert names_of(receiver) == [snapshot.name for snapshot in snapshots[:-1]]
     assert second.value.rejected == (snapshots[-1],)
+
+
+@pytest.mark.anyio
+async def test_a_slow_export_ends_between_two_requests_and_the_rest_goes_at_once(
+    receiver: Receiver, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiokpl_metricsd.sinks.otlp_export._EXPORT_SHARE", 0.0)
+    snapshots = window(3_000)
+    sink = sink_for(receiver, protocol)
+    async with sink:
+        with pytest.raises(PartialExportError, match="1000 snapshots not sent yet") as caught:
+            await sink.export(snapshots)
+        await sink.export(caught.value.remaining)
+    assert (len(caught.value.remaining), caught.value.retry_after_s) == (1_000, None)
+    assert names_of(receiver) == [snapshot.name for snapshot in snapshots]

@@ -18,19 +18,19 @@ from typing import TypeAlias
 import msgspec
 from msgspec import Struct
 
-from aiokpl_metrics_protocol import Buckets, MetricKind
+from aiokpl_metrics_protocol import Buckets
 from aiokpl_metricsd.aggregating.histogram import Histogram
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
-# The bound on series kept. Counters of four dimensions take about 0.6 KB each (see
-# docs/sinks/opentelemetry.md).
+# Ours: the bound on series kept. A counter takes 0.3 KB beside its name and dimensions (measured 2026-11).
 MAX_TOTALS = 200_000
 
 # Points carry counts as unsigned 64-bit integers, sums as doubles (opentelemetry-proto 1.7, read 2026-11);
 # the encoder refuses from here on.
 MAX_COUNT = 2**63 - 1
 
-_Identity: TypeAlias = tuple[str, tuple[tuple[str, str], ...], MetricKind]
+# The kind is its word: the garbage collector does not walk through tuples of nothing but text.
+_Identity: TypeAlias = tuple[str, tuple[tuple[str, str], ...], str]
 _Window: TypeAlias = str | tuple[float, float] | MetricSnapshot | None
 
 
@@ -74,7 +74,7 @@ class _Stored(Struct, array_like=True):
 
     name: str
     dimensions: tuple[tuple[str, str], ...]
-    kind: MetricKind
+    kind: str
     window: str | tuple[float, float] | None
     start_ns: int
     time_ns: int
@@ -124,7 +124,7 @@ class Totals:
             time_ns: the window's end, or now.
         """
         with self._lock:
-            identity = (snapshot.name, snapshot.dimensions, snapshot.kind)
+            identity = (snapshot.name, snapshot.dimensions, snapshot.kind.value)
             window = _identify_window(snapshot)
             total = self._totals.get(identity)
             if total is None:
