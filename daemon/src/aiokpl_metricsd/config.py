@@ -21,6 +21,7 @@ from aiokpl_metrics_protocol import (
     MetricsLevel,
 )
 from aiokpl_metrics_protocol.location import MAX_PATH_BYTES
+from aiokpl_metricsd.configuring.address import parse_address
 from aiokpl_metricsd.configuring.conversion import Slot, convert_table, list_slots
 from aiokpl_metricsd.configuring.description import describe_found
 from aiokpl_metricsd.configuring.interpolation import FILE_SUFFIX, inline_files, interpolate
@@ -72,6 +73,26 @@ class IngestOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return int(self.mode, 8)
 
 
+class HttpOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[http]` table.
+
+    Attributes:
+        listen: `host:port` of TCP; None serves HTTP on the Unix socket `admin.sock` alone.
+    """
+
+    listen: _Text | None = None
+
+
+class SelfMetricsOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[self_metrics]` table.
+
+    Attributes:
+        enabled: hand the daemon's own counters to the sinks, as series like any other.
+    """
+
+    enabled: bool = False
+
+
 class LimitOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The `[limits]` table.
 
@@ -107,6 +128,8 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         state_dir: where undelivered windows are kept; None keeps them in memory.
         shutdown_timeout_s: seconds for the last exports after SIGTERM.
         ingest: where events come in.
+        http: where the daemon is looked at.
+        self_metrics: what it tells of itself through the sinks.
         limits: how much is kept.
         dimensions: added to every series; a producer's own value wins.
         metrics: kinds and units by metric name.
@@ -119,6 +142,8 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     state_dir: _Text | None = None
     shutdown_timeout_s: _Wait = 5.0
     ingest: IngestOptions = IngestOptions()
+    http: HttpOptions = HttpOptions()
+    self_metrics: SelfMetricsOptions = SelfMetricsOptions()
     limits: LimitOptions = LimitOptions()
     dimensions: dict[str, str] = {}
     metrics: dict[str, MetricOptions] = {}
@@ -137,7 +162,7 @@ class _CommonOptions(Struct, frozen=True, kw_only=True):
     timeout_s: _Wait = DEFAULT_TIMEOUT_S
 
 
-_TABLES = ("ingest", "limits", "dimensions", "metrics", "sinks")
+_TABLES = ("ingest", "http", "self_metrics", "limits", "dimensions", "metrics", "sinks")
 
 
 def load(path: str | None, environ: Mapping[str, str]) -> Configuration:
@@ -194,10 +219,16 @@ def _build(document: dict[str, object], place: Place) -> Configuration:
     tables = {name: cast("dict[str, object]", document[name]) for name in _TABLES if name in document}
     ingest = _convert(IngestOptions, tables.get("ingest", {}), place.below("ingest"))
     _check_socket(ingest.socket, place.below("ingest"))
+    http = _convert(HttpOptions, tables.get("http", {}), place.below("http"))
+    _check_listen(http.listen, place.below("http"))
     settings = {key: value for key, value in top.items() if key not in _TABLES}
     configuration = Configuration(
         **settings,
         ingest=ingest,
+        http=http,
+        self_metrics=_convert(
+            SelfMetricsOptions, tables.get("self_metrics", {}), place.below("self_metrics")
+        ),
         limits=_convert(LimitOptions, tables.get("limits", {}), place.below("limits")),
         dimensions=_build_dimensions(tables.get("dimensions", {}), place.below("dimensions")),
         metrics=_build_metrics(tables.get("metrics", {}), place.below("metrics")),
@@ -231,6 +262,14 @@ def _check_socket(path: str | None, place: Place) -> None:
         raise place.error(
             f"expected a path of at most {MAX_PATH_BYTES} bytes, found {len(os.fsencode(path))}", "socket"
         )
+
+
+def _check_listen(listen: str | None, place: Place) -> None:
+    try:
+        if listen is not None:
+            parse_address(listen)
+    except ValueError:
+        raise place.error('expected "host:port", such as "127.0.0.1:9464"', "listen") from None
 
 
 def _build_dimensions(table: Mapping[str, object], place: Place) -> dict[str, str]:
@@ -283,9 +322,11 @@ __all__ = [
     "DEFAULT_FILE",
     "Configuration",
     "ConfigurationError",
+    "HttpOptions",
     "IngestOptions",
     "LimitOptions",
     "MetricOptions",
+    "SelfMetricsOptions",
     "SinkOptions",
     "load",
 ]

@@ -139,6 +139,13 @@ class Delivery:
         """The account of each sink, by its name; live."""
         return MappingProxyType({name: route.ledger for name, route in self._routes.items()})
 
+    @property
+    def queue_windows(self) -> Mapping[str, int]:
+        """The windows that are not wholly delivered, by the sink's name."""
+        return {
+            name: route.unselected_windows + route.worker.window_count for name, route in self._routes.items()
+        }
+
     async def start(self) -> None:
         """Start a worker for each sink and return; each enters its sink in its own time."""
         for name, route in self._routes.items():

@@ -25,6 +25,7 @@ BUILTIN: Final[Mapping[str, str]] = MappingProxyType(
         "jsonl": "aiokpl_metricsd.sinks.jsonl:JsonlSink",
         "memory": "aiokpl_metricsd.sinks.memory:InMemorySink",
         "null": "aiokpl_metricsd.sinks.null:NullSink",
+        "prometheus": "aiokpl_metricsd.sinks.prometheus:PrometheusSink",
         "opentelemetry": "aiokpl_metricsd.sinks.otlp:OtlpSink",
     },
 )
@@ -33,6 +34,9 @@ BUILTIN: Final[Mapping[str, str]] = MappingProxyType(
 EXTRAS: Final[Mapping[str, str]] = MappingProxyType(
     {"cloudwatch": "cloudwatch", "datadog": "datadog", "opentelemetry": "otel", "prometheus": "prometheus"},
 )
+
+# The extra that brings what HTTP needs; the sink that is scraped needs nothing else.
+HTTP_EXTRA: Final = "prometheus"
 
 DEFAULT_TIMEOUT_S = 30.0
 
@@ -210,6 +214,7 @@ __all__ = [
     "BUILTIN",
     "DEFAULT_TIMEOUT_S",
     "EXTRAS",
+    "HTTP_EXTRA",
     "Factory",
     "SinkOptions",
     "build_options",

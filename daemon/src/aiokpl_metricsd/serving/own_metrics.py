@@ -1,0 +1,295 @@
+"""Ledgers -> the daemon's own metrics. `docs/metrics.md` has a row for each; a test compares the two.
+
+DATA LOSS in a help text means: what is counted there was accepted or sent, and reaches no backend, or not
+this one. Everything else is work done, or waiting.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import cast
+
+from msgspec import Struct
+
+from aiokpl_metrics_protocol import MetricKind
+from aiokpl_metricsd.rendering.exposition import Form, encode_head, encode_labels, find_unit, format_number
+from aiokpl_metricsd.snapshot import MetricSnapshot
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class OwnMetric(Struct, frozen=True):
+    """One metric of the daemon.
+
+    Attributes:
+        name: as it is in every sink; a counter has `_total` at its end.
+        help: one sentence.
+        kind: counter or gauge.
+        unit: as the sinks know it.
+        data_loss: an increase means that data was lost.
+    """
+
+    name: str
+    help: str
+    kind: MetricKind = MetricKind.COUNTER
+    unit: str | None = "count"
+    data_loss: bool = False
+
+    @property
+    def help_text(self) -> str:
+        """The sentence, with a warning where one is due."""
+        return f"DATA LOSS: {self.help}" if self.data_loss else self.help
+
+
+class Sample(Struct, frozen=True):
+    """The value of one metric, for one set of labels."""
+
+    metric: OwnMetric
+    value: float
+    labels: Labels = ()
+
+
+def _loss(name: str, help_text: str) -> OwnMetric:
+    return OwnMetric(name, help_text, data_loss=True)
+
+
+def _gauge(name: str, help_text: str, unit: str | None = "count") -> OwnMetric:
+    return OwnMetric(name, help_text, MetricKind.GAUGE, unit)
+
+
+# What a column of the ingest ledger is called, by the column.
+INGEST = {
+    "bytes_received": OwnMetric(
+        "metricsd_datagrams_received_bytes_total", "Bytes in all datagrams that were read.", unit="bytes"
+    ),
+    "clock_steps": OwnMetric(
+        "metricsd_clock_stepped_total", "Times the wall clock went back by more than a window."
+    ),
+    "datagrams_decoded": OwnMetric("metricsd_datagrams_decoded_total", "Datagrams that became frames."),
+    "datagrams_received": OwnMetric("metricsd_datagrams_received_total", "Datagrams read from the socket."),
+    "datagrams_rejected": _loss(
+        "metricsd_datagrams_rejected_total", "Datagrams refused whole, by reason; their events are unknown."
+    ),
+    "datagrams_repeated": OwnMetric(
+        "metricsd_datagrams_repeated_total", "Datagrams that had been counted before, and were not again."
+    ),
+    "events_closed": OwnMetric("metricsd_events_closed_total", "Events in windows that have closed."),
+    "events_decoded": OwnMetric(
+        "metricsd_events_decoded_total", "Events in frames that decoded, refused ones included."
+    ),
+    "events_dropped_by_clients": _loss(
+        "metricsd_client_events_dropped_total", "Events that producers discarded, by their own word for it."
+    ),
+    "events_early": OwnMetric(
+        "metricsd_events_counted_early_total", "Events ahead of the clock, counted in the current window."
+    ),
+    "events_folded": OwnMetric(
+        "metricsd_events_folded_total", "Events that came as statistic sets, folded by their producer."
+    ),
+    "events_late": OwnMetric(
+        "metricsd_events_counted_late_total",
+        "Events of closed windows, counted in the oldest open one.",
+    ),
+    "events_missing": _loss(
+        "metricsd_events_missed_total", "Events that producers have sent, by their numbers, and nobody read."
+    ),
+    "events_overflowed": OwnMetric(
+        "metricsd_events_overflowed_total",
+        "Events of series past max_series, counted in the overflow series of their name.",
+    ),
+    "events_refused": _loss("metricsd_events_refused_total", "Events that broke a limit, by reason."),
+    "series_conflicts": OwnMetric(
+        "metricsd_series_conflicted_total", "Declarations of another kind or unit than the one that holds."
+    ),
+}
+
+# What a column of a sink's ledger is called, by the column; each has the label `sink`.
+SINK = {
+    "ambiguous": OwnMetric(
+        "metricsd_sink_snapshots_repeated_total",
+        "Snapshots sent again although the backend, which adds, may have had them: they may count twice.",
+    ),
+    "closed": OwnMetric("metricsd_sink_snapshots_closed_total", "Snapshots of closed windows for the sink."),
+    "delivered": OwnMetric("metricsd_sink_snapshots_delivered_total", "Snapshots that the backend took."),
+    "dropped_by_reason": _loss(
+        "metricsd_sink_snapshots_dropped_total",
+        "Snapshots discarded before they were delivered, by reason.",
+    ),
+    "expired": _loss(
+        "metricsd_sink_snapshots_expired_total", "Snapshots that became too old before the backend took them."
+    ),
+    "exports": OwnMetric("metricsd_sink_exports_attempted_total", "Attempts to export."),
+    "failures": OwnMetric("metricsd_sink_exports_failed_total", "Attempts that did not wholly succeed."),
+    "filtered": OwnMetric(
+        "metricsd_sink_snapshots_filtered_total", "Snapshots that the sink does not want to see."
+    ),
+    "merged": OwnMetric("metricsd_sink_snapshots_merged_total", "Snapshots that became part of another one."),
+    "quarantined": _loss(
+        "metricsd_sink_snapshots_quarantined_total", "Snapshots that the backend refused for good."
+    ),
+    "uncertain": _loss(
+        "metricsd_sink_snapshots_doubted_total",
+        "Snapshots tried once without an answer and not again, as at_most_once asks.",
+    ),
+    "waiting": _gauge("metricsd_sink_waiting_snapshots", "Snapshots that wait for the backend."),
+    "merging": _gauge("metricsd_sink_merging_snapshots", "Snapshots in a longer window that is open."),
+    "last_success": _gauge(
+        "metricsd_sink_last_success_timestamp_seconds",
+        "Epoch seconds when the backend last took anything; 0 when it never did.",
+        "s",
+    ),
+}
+
+# Columns that are no metric: a sum of others, or no number.
+NO_METRIC = frozenset({"dropped", "last_error"})
+
+SINK_QUEUE = _gauge("metricsd_sink_waiting_windows", "Windows that are not wholly delivered to the sink.")
+SCRAPED_REFUSED = _loss(
+    "metricsd_page_snapshots_refused_total",
+    "Snapshots that the page cannot show, by reason.",
+)
+SCRAPED_SERIES = _gauge("metricsd_page_series", "Series of the sink that the page shows.")
+
+EVENTS_OPEN = _gauge("metricsd_open_events", "Events in windows that are open.")
+WINDOWS_OPEN = _gauge("metricsd_open_windows", "Windows that are open.")
+SERIES = _gauge("metricsd_series", "Series that the daemon knows.")
+
+HTTP_SERVED = OwnMetric("metricsd_requests_served_total", "HTTP requests answered, by path and status.")
+HTTP_REFUSED = OwnMetric("metricsd_connections_refused_total", "HTTP connections closed for want of room.")
+
+MEMORY = _gauge("metricsd_process_resident_memory_bytes", "Resident memory of the process.", "bytes")
+CPU = OwnMetric("metricsd_process_used_cpu_seconds_total", "Processor time of the process.", unit="s")
+STARTED = _gauge(
+    "metricsd_process_start_timestamp_seconds", "Epoch seconds when the daemon began to count.", "s"
+)
+
+ALL: tuple[OwnMetric, ...] = (
+    *INGEST.values(),
+    *SINK.values(),
+    SINK_QUEUE,
+    SCRAPED_REFUSED,
+    SCRAPED_SERIES,
+    EVENTS_OPEN,
+    WINDOWS_OPEN,
+    SERIES,
+    HTTP_SERVED,
+    HTTP_REFUSED,
+    MEMORY,
+    CPU,
+    STARTED,
+)
+
+
+def collect_columns(
+    metrics: Mapping[str, OwnMetric], columns: Mapping[str, object], labels: Labels = ()
+) -> Iterator[Sample]:
+    """Return the samples of a ledger's columns; a column by reason is one sample for each."""
+    for column, metric in metrics.items():
+        value = columns.get(column, 0)
+        if isinstance(value, dict):
+            for reason, count in cast("dict[str, int]", value).items():
+                yield Sample(metric, float(count), (*labels, ("reason", reason)))
+        elif isinstance(value, (int, float)):
+            yield Sample(metric, float(value), labels)
+
+
+def collect_process(started: float) -> Iterator[Sample]:
+    """Return what the process uses. `started` is in epoch seconds."""
+    times = os.times()
+    yield Sample(CPU, times.user + times.system)
+    yield Sample(STARTED, started)
+    memory_bytes = _read_memory_bytes()
+    if memory_bytes is not None:
+        yield Sample(MEMORY, float(memory_bytes))
+
+
+def _read_memory_bytes() -> int | None:
+    """Return the resident memory, or None where the system does not say."""
+    try:
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - pathlib costs memory
+            # Linux proc_pid_statm(5), read 2026-11: size, resident, shared, … in pages.
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def encode_samples(form: Form, samples: Sequence[Sample], created: float) -> str:
+    """Return the samples as a part of the page, grouped by metric.
+
+    Args:
+        form: of the page.
+        samples: in any order.
+        created: epoch seconds from which the counters count.
+    """
+    by_metric: dict[OwnMetric, list[Sample]] = {}
+    for sample in samples:
+        by_metric.setdefault(sample.metric, []).append(sample)
+    lines: list[str] = []
+    for metric, group in by_metric.items():
+        is_counter = metric.kind is MetricKind.COUNTER
+        base = metric.name.removesuffix("_total") if is_counter else metric.name
+        unit = find_unit(base, metric.unit)
+        lines.append(encode_head(form, base, metric.kind, metric.help_text, unit))
+        for sample in group:
+            labels = f"{{{encode_labels(sample.labels)}}}"
+            lines.append(f"{metric.name}{labels} {format_number(sample.value)}\n")
+            if is_counter and form is Form.OPENMETRICS:
+                lines.append(f"{base}_created{labels} {format_number(created)}\n")
+    return "".join(lines)
+
+
+class Differences:
+    """Counters -> ordinary snapshots that add up to them, for the sinks.
+
+    Args:
+        collect: reads the counters.
+        dimensions: of every series of the daemon.
+    """
+
+    def __init__(self, collect: Callable[[], Sequence[Sample]], dimensions: Mapping[str, str]) -> None:
+        """Begin at zero."""
+        self._collect = collect
+        self._dimensions = dict(dimensions)
+        self._told: dict[tuple[str, Labels], float] = {}
+
+    def build_snapshots(self, window_id: str, start: float, end: float) -> list[MetricSnapshot]:
+        """Return what counters have risen by since the last call, as snapshots of one window."""
+        snapshots: list[MetricSnapshot] = []
+        for sample in self._collect():
+            metric = sample.metric
+            if metric.kind is not MetricKind.COUNTER:
+                continue
+            key = (metric.name, sample.labels)
+            rise = sample.value - self._told.get(key, 0.0)
+            if rise <= 0.0:
+                continue
+            self._told[key] = sample.value
+            dimensions = tuple(sorted({**self._dimensions, **dict(sample.labels)}.items()))
+            snapshots.append(
+                MetricSnapshot(
+                    metric.name, 1, rise, rise, rise, dimensions, start, end,
+                    metric.kind, metric.unit, rise, None, window_id,
+                )
+            )  # fmt: skip
+        return snapshots
+
+
+__all__ = [
+    "ALL",
+    "EVENTS_OPEN",
+    "HTTP_REFUSED",
+    "HTTP_SERVED",
+    "INGEST",
+    "NO_METRIC",
+    "SCRAPED_REFUSED",
+    "SCRAPED_SERIES",
+    "SERIES",
+    "SINK",
+    "SINK_QUEUE",
+    "WINDOWS_OPEN",
+    "Differences",
+    "OwnMetric",
+    "Sample",
+    "collect_columns",
+    "collect_process",
+    "encode_samples",
+]

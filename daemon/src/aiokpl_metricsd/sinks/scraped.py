@@ -1,0 +1,38 @@
+"""A sink whose backend comes and reads: what the page asks of it."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Protocol, runtime_checkable
+
+from aiokpl_metricsd.aggregating.open_windows import OpenWindows
+from aiokpl_metricsd.rendering.exposition import Form
+
+
+@runtime_checkable
+class ScrapedSink(Protocol):
+    """A sink that keeps totals and shows them on the daemon's page."""
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Snapshots that are not shown, by reason."""
+        ...
+
+    @property
+    def series_count(self) -> int:
+        """Series that are shown."""
+        ...
+
+    def join_page(self, windows: OpenWindows | None, beside: Collection[str]) -> None:
+        """Count open windows as well from now on, and leave out what stands beside it on the page.
+
+        Args:
+            windows: what is open; None where the sink's windows are longer than the daemon's.
+            beside: names of metrics that the page has already.
+        """
+        ...
+
+    def render(self, form: Form) -> Iterator[str]:
+        """Return the sink's part of the page, in slices; other work may run between two of them."""
+        ...
+
+
+__all__ = ["ScrapedSink"]
