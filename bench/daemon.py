@@ -18,24 +18,24 @@ from bench.process import ROOT, build_environment, stop
 from bench.samples import MeasurementError, Plan, Samples
 from bench.service import Service, check_totals
 
-# A tenth of a CPU second where that many events fit into five seconds, so that no run waits longer; ten
+# A tenth of a CPU second where that many events fit into three seconds, so that no run waits longer; ten
 # drains make a second. --quick divides the drains.
 LOADS: dict[str, Load] = {
-    "columns_ones_1": Load(1, 50, 100_000, ones=True),
-    "columns_ones_100": Load(100, 50, 1_000, ones=True),
-    "columns_ones_1000": Load(1_000, 50, 100, ones=True),
+    "columns_ones_1": Load(1, 30, 100_000, ones=True),
+    "columns_ones_100": Load(100, 30, 1_000, ones=True),
+    "columns_ones_1000": Load(1_000, 30, 100, ones=True),
     "columns_ones_100000": Load(100_000, 10, 1, ones=True),
-    "columns_values_1": Load(1, 30, 100_000),
-    "columns_values_100": Load(100, 30, 1_000),
-    "columns_values_1000": Load(1_000, 30, 100),
+    "columns_values_1": Load(1, 20, 100_000),
+    "columns_values_100": Load(100, 20, 1_000),
+    "columns_values_1000": Load(1_000, 20, 100),
     "columns_values_100000": Load(100_000, 10, 1),
     "columns_histograms_1": Load(1, 20, 100_000, "histogram"),
     "columns_histograms_100": Load(100, 20, 1_000, "histogram"),
     "columns_histograms_1000": Load(1_000, 20, 100, "histogram"),
     "columns_histograms_100000": Load(100_000, 10, 1, "histogram"),
     "columns_two_100000": Load(100_000, 2, 1),
-    "columns_short_1000": Load(1_000, 50, 4),
-    "columns_short_histograms_1000": Load(1_000, 50, 4, "histogram"),
+    "columns_short_1000": Load(1_000, 30, 4),
+    "columns_short_histograms_1000": Load(1_000, 30, 4, "histogram"),
     "rows_ones_1": Load(1, 4, 100_000, ones=True, rows=True),
     "rows_values_1": Load(1, 4, 100_000, rows=True),
     "rows_histograms_1": Load(1, 4, 100_000, "histogram", rows=True),

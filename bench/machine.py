@@ -23,6 +23,9 @@ _DISTRIBUTIONS = (
 
 _UNKNOWN = "unknown"
 
+# What an earlier run wrote is no change of what is measured.
+_OUTPUT = ":!bench/RESULTS.md"
+
 
 def describe_machine() -> dict[str, str]:
     """Return processor, kernel, interpreter, commit, date and load, for people."""
@@ -63,7 +66,9 @@ def _read_cpu_model() -> str:
 def _read_commit() -> str:
     """Name the commit, and say when the tree differs from it; a tree without git is no reason to stop."""
     head = _run_git("rev-parse", "--short=12", "HEAD")
-    return head + (" with changes" if head != _UNKNOWN and _run_git("status", "--porcelain") else "")
+    return head + (
+        " with changes" if head != _UNKNOWN and _run_git("status", "--porcelain", "--", ".", _OUTPUT) else ""
+    )
 
 
 def _run_git(*arguments: str) -> str:

@@ -35,7 +35,7 @@ class Document(msgspec.Struct):
         passes: how often everything was measured.
         machine: what it was measured on.
         versions: of the libraries compared.
-        medians: by key.
+        figures: what is reported, by key.
         samples: every value by key, in the order of measuring.
         skipped: cases that could not be measured, with the reason.
         notes: remarks.
@@ -46,7 +46,7 @@ class Document(msgspec.Struct):
     passes: int
     machine: dict[str, str]
     versions: dict[str, str]
-    medians: dict[str, float]
+    figures: dict[str, float]
     samples: dict[str, list[float]]
     skipped: dict[str, str]
     notes: list[str]
@@ -55,13 +55,12 @@ class Document(msgspec.Struct):
 
 def build_document(samples: Samples, command: str, passes: int, machine: dict[str, str]) -> Document:
     """Return everything that was measured."""
-    medians = {key: value for key in samples.values if (value := samples.median(key)) is not None}
     return Document(
         command=command,
         passes=passes,
         machine=machine,
         versions=describe_versions(),
-        medians=medians,
+        figures=samples.summarise(),
         samples=samples.values,
         skipped=samples.skipped,
         notes=samples.notes,
@@ -69,13 +68,13 @@ def build_document(samples: Samples, command: str, passes: int, machine: dict[st
     )
 
 
-def build_line(row: Row, medians: Mapping[str, float]) -> Line | None:
+def build_line(row: Row, figures: Mapping[str, float]) -> Line | None:
     """Return a row with its figures; None when it was not measured."""
-    ours = medians.get(row.key)
+    ours = figures.get(row.key)
     if ours is None:
         return None
-    peer_key = min((key for key in row.peers if key in medians), key=medians.__getitem__, default=None)
-    peer = None if peer_key is None else medians[peer_key]
+    peer_key = min((key for key in row.peers if key in figures), key=figures.__getitem__, default=None)
+    peer = None if peer_key is None else figures[peer_key]
     named = OTHERS.get(row.budget or "", _NONE)
     return Line(
         row.what,
@@ -90,7 +89,7 @@ def build_line(row: Row, medians: Mapping[str, float]) -> Line | None:
 def render_text(document: Document) -> str:
     """Return the table for a terminal."""
     lines = [*_describe(document)]
-    body = list(_list_lines(document.medians))
+    body = list(_list_lines(document.figures))
     widths = [
         max(len(cells[column]) for _, cells in [("", _HEADER), *body]) for column in range(len(_HEADER))
     ]
@@ -109,22 +108,22 @@ def render_markdown(document: Document) -> str:
     lines = ["# Benchmark", "", *(f"* {line}" for line in _describe(document)), ""]
     lines += [f"| {' | '.join(_HEADER)} |", "|---|---:|---:|---|---|---:|"]
     section = ""
-    for name, cells in _list_lines(document.medians):
+    for name, cells in _list_lines(document.figures):
         if name != section:
             section = name
             lines.append(f"| **{name}** ({UNITS[name]}) | | | | | |")
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *(f"* {remark}" for remark in _list_remarks(document)), ""]
     lines += ["## Every peer", "", "ns of CPU a call, whole process.", "", "| case | ns |", "|---|---:|"]
-    peers = sorted(key for key in document.medians if key.startswith(_PEERS) and key.endswith(".ns"))
-    lines += [f"| `{key.removesuffix('.ns')}` | {_write_number(document.medians[key])} |" for key in peers]
+    peers = sorted(key for key in document.figures if key.startswith(_PEERS) and key.endswith(".ns"))
+    lines += [f"| `{key.removesuffix('.ns')}` | {_write_number(document.figures[key])} |" for key in peers]
     return "\n".join([*lines, ""])
 
 
-def _list_lines(medians: Mapping[str, float]) -> Iterator[tuple[str, Line]]:
+def _list_lines(figures: Mapping[str, float]) -> Iterator[tuple[str, Line]]:
     for section, rows in SECTIONS.items():
         for row in rows:
-            line = build_line(row, medians)
+            line = build_line(row, figures)
             if line is not None:
                 yield section, line
 
@@ -144,7 +143,7 @@ def _list_remarks(document: Document) -> list[str]:
     remarks = [f"not measured: {case}: {reason}" for case, reason in sorted(document.skipped.items())]
     remarks += [f"note: {note}" for note in document.notes]
     remarks += [f"ERROR: {error}" for error in document.errors]
-    if any(line.peer.endswith("*") for _, line in _list_lines(document.medians)):
+    if any(line.peer.endswith("*") for _, line in _list_lines(document.figures)):
         remarks.append("* recorded elsewhere, not in this run: see bench/README.md")
     return remarks
 

@@ -173,6 +173,11 @@ _START = (
         "loss.closing_100000.events",
         "events lost while 100,000 series are flushed",
     ),
+    Row(
+        "  of them nobody's drops",
+        "loss.closing_100000.unaccounted_events",
+        "events lost while 100,000 series are flushed",
+    ),
 )
 
 SECTIONS: dict[str, tuple[Row, ...]] = {

@@ -33,7 +33,7 @@ _GRACE_S = 0.5
 _EXPORT_S = 3.0
 
 # A load is encoded in a few seconds at most; its events are of the window that begins after that.
-_ENCODING_S = 4.0
+_ENCODING_S = 3.0
 
 _BEAT_S = 0.001
 # Shorter gaps are what any turn of the loop takes.

@@ -65,7 +65,7 @@ def test_what_failed_and_what_was_skipped_stands_under_the_table() -> None:
     for value in (3.0, 1.0, 2.0):
         samples.add("producer.put.ns", value)
     document = build_document(samples, "python -m bench", 3, MACHINE)
-    assert document.medians == {"producer.put.ns": 2.0}
+    assert document.figures == {"producer.put.ns": 2.0}
     for text in (render_text(document), render_markdown(document)):
         assert "put(name, value)" in text
         assert "statsd.incr: not installed" in text
