@@ -45,23 +45,6 @@ class Buffer:
         self.last_used = 0.0
 
 
-class AppendTable(dict[object, Append]):
-    """What `put` looks its buffer's `append` up in. Once closed, every look-up discards."""
-
-    __slots__ = ("discard",)
-
-    def __init__(self, discard: Append | None = None) -> None:
-        """Start empty; `discard`, where given, answers every look-up."""
-        super().__init__()
-        self.discard = discard
-
-    def __missing__(self, key: object) -> Append:
-        """Raise `KeyError`, unless closed."""
-        if self.discard is None:
-            raise KeyError(key)
-        return self.discard
-
-
 class BufferTable:
     """All buffers of one client, at most `max_series` and the overflow series.
 
@@ -78,7 +61,10 @@ class BufferTable:
         self._overflow: dict[bytes, Buffer] = {}
         self._retired: list[Buffer] = []
         self._instruments: weakref.WeakSet[Instrument] = weakref.WeakSet()
-        self.appends = AppendTable()
+        # What `put` looks its buffer's `append` up in: a plain dictionary, since looking up in a subclass of
+        # it takes 20 ns longer.
+        self.appends: dict[object, Append] = {}
+        self._discard: Append | None = None
 
     def __len__(self) -> int:
         """Return the number of buffers."""
@@ -96,13 +82,13 @@ class BufferTable:
         """
         encoded = encode_checked(series)
         with self._lock:
-            if self.appends.discard is None:
+            if self._discard is None:
                 buffer = self._find(encoded, series)
                 buffer.bound = True
                 self._instruments.add(instrument)
                 instrument.record = buffer.values.append
             else:
-                instrument.record = self.appends.discard
+                instrument.record = self._discard
         return instrument
 
     def put(self, key: object, series: Series, value: float, now_s: float) -> None:
@@ -113,8 +99,8 @@ class BufferTable:
         """
         encoded = encode_checked(series)
         with self._lock:
-            if self.appends.discard is not None:
-                self.appends.discard(value)
+            if self._discard is not None:
+                self._discard(value)
                 return
             buffer = self._find(encoded, series)
             buffer.last_used = now_s
@@ -142,7 +128,7 @@ class BufferTable:
     def discard_from_now_on(self, discard: Append) -> None:
         """Keep nothing that comes from now on."""
         with self._lock:
-            self.appends.discard = discard
+            self._discard = discard
             self.appends.clear()
             for instrument in self._instruments:
                 instrument.record = discard
@@ -204,7 +190,6 @@ def count_events(buffers: Iterable[Buffer]) -> int:
 __all__ = [
     "IDLE_S",
     "MAX_SERIES_BYTES",
-    "AppendTable",
     "Buffer",
     "BufferTable",
     "count_events",

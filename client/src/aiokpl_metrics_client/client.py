@@ -78,6 +78,8 @@ class MetricsClient:
         self._appends = sender.table.appends
         if level is MetricsLevel.NONE:
             sender.table.discard_from_now_on(_discard)
+            # Nothing to look up and nothing to find out: less than a look-up that fails.
+            self.__dict__["put"] = _put_nothing
         else:
             sender.register()
             weakref.finalize(self, sender.finish).atexit = False
@@ -342,6 +344,10 @@ def _to_name(value: object) -> str:
 
 def _to_text(value: object) -> str:
     return value if type(value) is str else _to_name(value if isinstance(value, str) else str(value))
+
+
+def _put_nothing(_name: str, _value: float = 1.0, **_dimensions: object) -> None:
+    """Do nothing: `put` of a disabled client."""
 
 
 def _discard(_value: float) -> None:
