@@ -6,6 +6,9 @@ from contextlib import suppress
 
 from aiokpl_metrics_client import MetricsClient
 
+# How often a round of puts meets a throttled shard.
+THROTTLED_RATIO = 0.05
+
 SHARDS = ("shardId-000000000000", "shardId-000000000001")
 
 
@@ -21,7 +24,7 @@ def main() -> None:
                 received.record(1)
                 client.put("UserRecordsPut", stream="orders", shard_id=generator.choice(SHARDS))
                 client.put("BufferedTime", generator.lognormvariate(3, 0.5), stream="orders")
-            if generator.random() < 0.05:
+            if generator.random() < THROTTLED_RATIO:
                 client.put(
                     "ErrorsByCode", stream="orders", error_code="ProvisionedThroughputExceededException"
                 )

@@ -1,6 +1,7 @@
 """The daemon on its embedded default, and a producer that behaves like a service which writes to Kinesis.
 
-Both run until Ctrl-C. The socket is in a directory of its own, so that nothing else on the machine is touched.
+Both run until Ctrl-C. The socket is in a directory of its own, so that nothing else on the machine is
+touched.
 """
 
 import os
@@ -24,8 +25,8 @@ def main() -> int:
         socket_path = Path(directory, "metrics.sock")
         environ = {**os.environ, "AIOKPL_METRICSD_SOCKET": str(socket_path)}
         print("The first window is printed within ten seconds; stop with Ctrl-C.", flush=True)
-        # In a session of their own, Ctrl-C does not reach them: each is told once, the producer first, so that the
-        # daemon still takes its last events.
+        # In a session of their own, Ctrl-C does not reach them: each is told once, the producer first, so
+        # that the daemon still takes its last events.
         daemon = _start("-m", "aiokpl_metricsd", environ=environ)
         producer = None
         signal.signal(signal.SIGTERM, signal.default_int_handler)

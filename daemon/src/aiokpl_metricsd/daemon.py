@@ -247,7 +247,14 @@ def _build_settings(configuration: Configuration, name: str) -> SinkSettings:
         drop_dimensions=options.drop_dimensions,
         interval_s=options.interval_s if options.interval_s > configuration.interval_s else None,
     )
-    return SinkSettings(name=name, sink=build_sink(options), selection=selection, timeout_s=options.timeout_s)
+    sink = build_sink(options)
+    return SinkSettings(
+        name=name,
+        sink=sink,
+        selection=selection,
+        timeout_s=options.timeout_s,
+        max_age_s=getattr(sink, "max_age_s", None),
+    )
 
 
 def _build_descriptions(configuration: Configuration) -> dict[str, Description]:

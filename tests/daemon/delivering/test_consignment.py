@@ -241,3 +241,21 @@ def test_every_snapshot_has_one_fate_whatever_the_answers(
     left = consignment.discard()
     assert delivered + len(fates) + left == size
     assert consignment.next_batch() is None
+
+
+def test_what_a_sink_rejects_by_itself_convicts_no_suspect() -> None:
+    consignment = build_consignment(build_window(2))
+    consignment.next_batch()
+    consignment.refuse()
+    assert consignment.next_batch() is not None
+    assert not consignment.refuse().quarantined
+    last = consignment.next_batch()
+    assert last is not None
+    effect = consignment.split(PartialExportError(rejected=last))
+    assert effect.quarantined == tuple(last)
+    assert effect.pause
+    assert consignment.is_stalled
+    assert consignment.remaining_count == 1
+    waiting = consignment.next_batch()
+    assert waiting is not None
+    assert len(waiting) == 1

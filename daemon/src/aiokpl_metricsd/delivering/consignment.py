@@ -128,12 +128,14 @@ class Consignment:
         if len(remaining) == len(batch):
             return Effect(pause=True)
         self.remaining_count -= len(batch) - len(remaining)
-        quarantined = (*self._convict(), *rejected)
-        return Effect(
-            len(batch) - len(remaining) - len(rejected),
-            quarantined,
-            pause=bool(remaining) and error.retry_after_s is not None,
-        )
+        delivered = len(batch) - len(remaining) - len(rejected)
+        if delivered:
+            quarantined = (*self._convict(), *rejected)
+            return Effect(delivered, quarantined, pause=bool(remaining) and error.retry_after_s is not None)
+        # What the sink rejects by itself says nothing of the backend, so it convicts nobody.
+        if self._suspects and not (self._parts or self._batches):
+            return Effect(quarantined=rejected, pause=self._stall().pause)
+        return Effect(quarantined=rejected, pause=bool(remaining))
 
     def refuse(self) -> Effect:
         """Take the answer that the batch is refused as it is."""

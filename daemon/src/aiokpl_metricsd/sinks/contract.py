@@ -24,8 +24,8 @@ class RepeatRule(StrEnum):
 class MetricsSink(Protocol):
     """Takes the snapshots of closed windows to a backend.
 
-    A sink may also have the class attributes `repeat_rule` (a `RepeatRule`) and `ordered` (True asks for
-    windows oldest first).
+    A sink may also have the class attributes `repeat_rule` (a `RepeatRule`), `ordered` (True asks for windows
+    oldest first) and `max_age_s` (seconds after its end for which the backend takes a window).
     """
 
     async def export(self, snapshots: Sequence[MetricSnapshot]) -> None:
