@@ -121,7 +121,7 @@ class DatadogIntake:
         self.asked = Event()
         self.before_answer: Callable[[], None] | None = None
         self._api_key = api_key
-        self._check_models = check_models
+        self.check_models = check_models
         self._max_points = max_points
         self._lock = Lock()
         self._released = Event()
@@ -206,7 +206,7 @@ class DatadogIntake:
         entries: list[dict[str, Any]] = content["series"]
         if self._max_points is not None and len(entries) > self._max_points:
             return self._refuse_size(len(entries))
-        if self._check_models:
+        if self.check_models:
             configuration = Configuration()  # type: ignore[no-untyped-call]
             validate_and_convert_types(  # type: ignore[no-untyped-call]
                 content, _MODELS[path], ["body"], True, True, configuration=configuration
@@ -248,6 +248,8 @@ class DatadogIntake:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # Head and body in one segment: the second would wait for the client's delayed acknowledgement.
+            wbufsize = 64 * 1024
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -310,7 +312,7 @@ def _check_entry(entry: dict[str, Any]) -> None:
     if not NAME.fullmatch(entry["metric"]):
         raise RefusedError(400, f"name {entry['metric']!r}")
     for tag in entry["tags"]:
-        _check_tag(tag)
+        check_tag(tag)
     if len(set(entry["tags"])) != len(entry["tags"]):
         raise RefusedError(400, f"a tag twice: {entry['tags']}")
     now = time.time()
@@ -325,7 +327,12 @@ def _check_entry(entry: dict[str, Any]) -> None:
         raise RefusedError(400, f"interval {entry['interval']}")
 
 
-def _check_tag(tag: str) -> None:
+def check_tag(tag: str) -> None:
+    """Raise where the documents do not allow the tag, or change it.
+
+    Raises:
+        RefusedError: they do.
+    """
     allowed = all(c in "_-:./" or c.isalpha() or c.isdecimal() for c in tag)
     if not tag[:1].isalpha() or not allowed or len(tag) > MAX_TAG_CHARS:
         raise RefusedError(400, f"tag {tag!r}")
@@ -348,4 +355,5 @@ __all__ = [
     "DatadogIntake",
     "Key",
     "RefusedError",
+    "check_tag",
 ]

@@ -255,7 +255,7 @@ async def test_what_cannot_be_sent_is_rejected_by_reason_and_the_rest_is_deliver
 
 
 async def test_a_window_is_cut_below_the_limits_and_arrives_whole(intake: DatadogIntake) -> None:
-    intake._check_models = False
+    intake.check_models = False
     window = [
         build_snapshot("R", float(n), dimensions=(("shard", f"{n:06}"), ("k", "ü" * 150)))
         for n in range(2_000)
@@ -340,6 +340,7 @@ async def test_an_unusable_host_or_site_is_told_on_entering(monkeypatch: pytest.
         {"site": "http://x"},
         {"endpoint_url": "ftp://x"},
         {"request_timeout_s": 0.0},
+        {"export_timeout_s": -1.0},
         {"distribution_points": 1},
         {"distribution_points": 1001},
     ],

@@ -70,6 +70,8 @@ class DatadogSink:
         endpoint_url: overrides the site, as "http://127.0.0.1:8126"; a proxy of one's own, or a test.
         proxy: URL of an HTTP proxy.
         request_timeout_s: how long one answer may take.
+        export_timeout_s: after so long an export begins no further request; what is left follows in the next.
+            With `request_timeout_s` it should stay below the sink's `timeout_s`.
         distribution_points: of one histogram in one window at most, 2 to 1,000.
 
     Raises:
@@ -95,6 +97,7 @@ class DatadogSink:
         endpoint_url: str | None = None,
         proxy: str | None = None,
         request_timeout_s: float = 10.0,
+        export_timeout_s: float = 15.0,
         distribution_points: int = MAX_DISTRIBUTION_POINTS,
     ) -> None:
         """Keep the options; nothing is imported, read or connected before entering."""
@@ -104,6 +107,8 @@ class DatadogSink:
             raise ValueError(f"endpoint_url begins with http:// or https://, not {endpoint_url!r}")
         if not request_timeout_s > 0:
             raise ValueError(f"request_timeout_s is above 0, not {request_timeout_s}")
+        if not export_timeout_s > 0:
+            raise ValueError(f"export_timeout_s is above 0, not {export_timeout_s}")
         if not MIN_DISTRIBUTION_POINTS <= distribution_points <= MAX_DISTRIBUTION_POINTS:
             raise ValueError(
                 f"distribution_points is {MIN_DISTRIBUTION_POINTS} to {MAX_DISTRIBUTION_POINTS}, "
@@ -119,6 +124,7 @@ class DatadogSink:
         self._endpoint_url = endpoint_url
         self._proxy = proxy
         self._timeout_s = request_timeout_s
+        self._limit_s = export_timeout_s
         self._max_points = distribution_points
         self._shared = Shared(Memory(), Lock(), set())
         self._client: Client | None = None
@@ -135,7 +141,9 @@ class DatadogSink:
         client, plan = self._client, self._plan
         if client is None or plan is None or not snapshots:
             return
-        attempt = Attempt(snapshots, plan, self._shared, client, wait_s=self._timeout_s)
+        attempt = Attempt(
+            snapshots, plan, self._shared, client, wait_s=self._timeout_s, limit_s=self._limit_s
+        )
         await _run(attempt)
         attempt.settle()
         if attempt.error is not None:

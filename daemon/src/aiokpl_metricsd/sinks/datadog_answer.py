@@ -5,7 +5,7 @@ connection's: nothing is known of the request.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from math import isfinite
@@ -109,8 +109,8 @@ def _describe_body(body: Any) -> str:  # noqa: ANN401 - whatever JSON the answer
 def _list_errors(body: Any) -> list[str]:  # noqa: ANN401 - the same
     if not isinstance(body, dict):
         return []
-    errors = cast("dict[str, Any]", body).get("errors")
-    return [str(each) for each in cast("list[Any]", errors)] if isinstance(errors, list) else []
+    errors = cast("dict[str, object]", body).get("errors")
+    return [str(each) for each in cast("Iterable[object]", errors)] if isinstance(errors, list) else []
 
 
 def _shorten(text: str) -> str:

@@ -63,6 +63,7 @@ class Attempt:
         shared: the sink's.
         transport: where to.
         wait_s: how long an earlier attempt, left behind, may still hold this one up.
+        limit_s: after so long no further request begins.
 
     Attributes:
         abandoned: set when nobody waits for the attempt any more: it sends no further request.
@@ -77,6 +78,7 @@ class Attempt:
         transport: Transport,
         *,
         wait_s: float,
+        limit_s: float,
     ) -> None:
         """Start with nothing sent."""
         self.abandoned = Event()
@@ -86,7 +88,7 @@ class Attempt:
         self._shared = shared
         self._transport = transport
         self._wait_s = wait_s
-        self._has_accepted = False
+        self._until = time.monotonic() + limit_s
         self._refusal: Answer | None = None
         self._failure: Answer | None = None
         self._done: list[MetricSnapshot] = []
@@ -116,10 +118,11 @@ class Attempt:
             self.error = error
 
     def _send_all(self, builder: Builder) -> None:
-        host = self._plan.host
+        host, max_bytes = self._plan.host, self._plan.max_request_bytes
         # Series first: what is cut off by a deadline can then mostly be repeated without harm.
         requests = chain(
-            cut_requests(builder.walk_series(), host), cut_requests(builder.walk_distributions(), host)
+            cut_requests(builder.walk_series(), host, max_bytes),
+            cut_requests(builder.walk_distributions(), host, max_bytes),
         )
         for request in requests:
             if not self._send(request, builder):
@@ -131,6 +134,9 @@ class Attempt:
         while waiting:
             if self.abandoned.is_set():
                 self._failure = Answer(Fate.AGAIN, "abandoned")
+                return False
+            if time.monotonic() >= self._until:
+                self._failure = Answer(Fate.AGAIN, "no time for more in this export")
                 return False
             part = waiting.pop()
             answer = self._try(part, builder)
@@ -160,7 +166,6 @@ class Attempt:
         return Answer(Fate.REFUSED, text)
 
     def _accept(self, request: Request, builder: Builder) -> None:
-        self._has_accepted = True
         for point in request.points:
             if request.is_distribution:
                 point.window.accepted.add(point.key)
@@ -188,8 +193,8 @@ class Attempt:
         if len(remaining) == len(snapshots):
             if self._failure is not None:
                 return RetryableExportError(message, retry_after_s=retry_after_s)
-            if not self._has_accepted:
-                return PermanentExportError(message)
+            # Some of it may have been taken, but of every snapshot something is refused: halves say which.
+            return PermanentExportError(message)
         return PartialExportError(
             message, remaining=remaining, rejected=rejected, retry_after_s=retry_after_s
         )

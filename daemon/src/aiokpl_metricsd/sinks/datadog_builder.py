@@ -23,7 +23,7 @@ from aiokpl_metricsd.sinks.datadog_point import (
     encode_unit,
     find_unfit,
 )
-from aiokpl_metricsd.sinks.datadog_request import Point
+from aiokpl_metricsd.sinks.datadog_request import MAX_REQUEST_BYTES, Point
 from aiokpl_metricsd.sinks.datadog_text import cut_name, encode_name, encode_tags
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
@@ -49,6 +49,7 @@ class Plan(Struct, frozen=True):
         host: the host resource.
         exact_statistics: histograms have `.count`, `.sum`, `.min` and `.max`.
         max_points: of a distribution.
+        max_request_bytes: of one body, uncompressed.
     """
 
     prefix: str
@@ -56,6 +57,7 @@ class Plan(Struct, frozen=True):
     host: str
     exact_statistics: bool
     max_points: int
+    max_request_bytes: int = MAX_REQUEST_BYTES
 
 
 class Place(Struct, frozen=True, gc=False):

@@ -48,15 +48,22 @@ class Access(Struct, frozen=True):
         return f"Access(url={self.url!r})"
 
 
-def import_client() -> None:
-    """Import the client's package. Takes a tenth of a second.
+# The package's modules that are needed, and no others.
+_MODULES: Final = (
+    "datadog_api_client",
+    "datadog_api_client.v1.api.metrics_api",
+    "datadog_api_client.v2.api.metrics_api",
+)
+
+
+def import_client() -> list[Any]:
+    """Import what is needed of the client's package, and return it. Takes a tenth of a second.
 
     Raises:
         ConfigurationError: it is not installed.
     """
     try:
-        for module in ("datadog_api_client.v1.api.metrics_api", "datadog_api_client.v2.api.metrics_api"):
-            import_module(module)
+        return [import_module(name) for name in _MODULES]
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"datadog: the package {error.name} is missing; pip install 'aiokpl-metricsd[datadog]'"
@@ -75,16 +82,14 @@ class Client:
 
     def __init__(self, access: Access) -> None:
         """Build the package's client; nothing is connected yet."""
-        import_client()
-        from datadog_api_client import ApiClient, Configuration
-        from datadog_api_client.v1.api.metrics_api import MetricsApi as DistributionApi
-        from datadog_api_client.v2.api.metrics_api import MetricsApi as SeriesApi
+        package, distribution_api, series_api = import_client()
+        # Comes with the package.
         from urllib3 import Retry
 
         keys = {"apiKeyAuth": access.api_key}
         if access.app_key:
             keys["appKeyAuth"] = access.app_key
-        configuration: Any = Configuration(
+        configuration = package.Configuration(
             host=access.url,
             api_key=keys,
             compress=False,
@@ -97,9 +102,9 @@ class Client:
         # thrice.
         configuration.retry_policy = Retry(total=False)
         configuration.proxy = access.proxy
-        self._client: Any = ApiClient(configuration)
-        self._series: Any = SeriesApi(self._client)
-        self._distributions: Any = DistributionApi(self._client)
+        self._client = package.ApiClient(configuration)
+        self._series = series_api.MetricsApi(self._client)
+        self._distributions = distribution_api.MetricsApi(self._client)
 
     def send(self, request: Request) -> list[str]:
         """Send and return the errors that the accepting answer lists.

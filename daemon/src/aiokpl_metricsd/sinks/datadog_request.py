@@ -121,9 +121,7 @@ def encode_distribution_points(point: Point, host: str) -> tuple[dict[str, Any],
     return entry, size_bytes
 
 
-def cut_requests(
-    points: Iterable[Point], host: str, *, max_bytes: int = MAX_REQUEST_BYTES
-) -> Generator[Request, None, None]:
+def cut_requests(points: Iterable[Point], host: str, max_bytes: int) -> Generator[Request, None, None]:
     """Yield requests of the points in order; a single entry may exceed the limit.
 
     Args:
