@@ -96,7 +96,7 @@ def encode_labels(dimensions: Iterable[tuple[str, str]], *, is_histogram: bool =
         number = 1
         while label in labels:
             number += 1
-            label = f"{name}_{number}"
+            label = escape_label(f"{name}_{number}", is_histogram=is_histogram)
         labels[label] = value
     return ",".join([f'{label}="{escape_value(value)}"' for label, value in labels.items()])
 

@@ -52,9 +52,10 @@ class Admin:
 
     async def close(self) -> None:
         """Let the sockets and their paths go, and end every connection."""
-        self._doors.close()
+        # In this order: the event loop still watches the sockets.
         if self._server is not None:
             await self._server.close()
+        self._doors.close()
 
     def _view(
         self, now: float, seconds: int, admits: Callable[[str], bool]

@@ -124,7 +124,9 @@ def open_doors(ingest_path: str, listen: str | None) -> Doors:
         _log.warning("no %s: %s", ADMIN_NAME, error)
     if listen is not None:
         try:
-            opened.append(_listen_tcp(parse_address(listen)))
+            door = _listen_tcp(parse_address(listen))
+            opened.append(door)
+            _log.info("HTTP waits", extra={"fields": {"listen": str(door.address)}})
         except BaseException:
             Doors(opened).close()
             raise

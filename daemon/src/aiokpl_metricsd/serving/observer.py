@@ -75,14 +75,14 @@ class Observer:
             yield EOF_LINE
 
     def _collect(self) -> Iterator[Sample]:
-        yield from own.collect_columns(own.INGEST, self._ledger.as_dict())
+        yield from own.collect_columns(own.INGEST, self._ledger.as_dict(), reasons=own.INGEST_REASONS)
         yield Sample(own.EVENTS_OPEN, float(self._aggregator.events_open))
         yield Sample(own.WINDOWS_OPEN, float(len(self._windows.opened)))
         yield Sample(own.SERIES, float(len(self._registry)))
         queues = self._delivery.queue_windows
         for name, ledger in self._delivery.ledgers.items():
             labels = (("sink", name),)
-            yield from own.collect_columns(own.SINK, ledger.as_dict(), labels)
+            yield from own.collect_columns(own.SINK, ledger.as_dict(), labels, reasons=own.SINK_REASONS)
             yield Sample(own.SINK_QUEUE, float(queues[name]), labels)
         for name, sink in self.scraped.items():
             labels = (("sink", name),)

@@ -5,12 +5,14 @@ this one. Everything else is work done, or waiting.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import cast
 
 from msgspec import Struct
 
-from aiokpl_metrics_protocol import MetricKind
+from aiokpl_metrics_protocol import MetricKind, Reason
+from aiokpl_metricsd.delivering.sink_ledger import DropReason
 from aiokpl_metricsd.rendering.exposition import Form, encode_head, encode_labels, find_unit, format_number
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
@@ -139,6 +141,13 @@ SINK = {
     ),
 }
 
+# The reasons of a column that has them.
+INGEST_REASONS = {
+    "datagrams_rejected": tuple(reason.value for reason in Reason),
+    "events_refused": tuple(reason.value for reason in Reason),
+}
+SINK_REASONS = {"dropped_by_reason": tuple(reason.value for reason in DropReason)}
+
 # Columns that are no metric: a sum of others, or no number.
 NO_METRIC = frozenset({"dropped", "last_error"})
 
@@ -180,13 +189,25 @@ ALL: tuple[OwnMetric, ...] = (
 
 
 def collect_columns(
-    metrics: Mapping[str, OwnMetric], columns: Mapping[str, object], labels: Labels = ()
+    metrics: Mapping[str, OwnMetric],
+    columns: Mapping[str, object],
+    labels: Labels = (),
+    *,
+    reasons: Mapping[str, Iterable[str]] = MappingProxyType({}),
 ) -> Iterator[Sample]:
-    """Return the samples of a ledger's columns; a column by reason is one sample for each."""
+    """Return the samples of a ledger's columns; a column by reason is one sample for each.
+
+    Args:
+        metrics: by column.
+        columns: the ledger's.
+        labels: of all samples.
+        reasons: by column, the reasons that are shown from the start, so that an increase from zero is seen.
+    """
     for column, metric in metrics.items():
         value = columns.get(column, 0)
         if isinstance(value, dict):
-            for reason, count in cast("dict[str, int]", value).items():
+            counts = {**dict.fromkeys(reasons.get(column, ()), 0), **cast("dict[str, int]", value)}
+            for reason, count in counts.items():
                 yield Sample(metric, float(count), (*labels, ("reason", reason)))
         elif isinstance(value, (int, float)):
             yield Sample(metric, float(value), labels)
@@ -230,7 +251,7 @@ def encode_samples(form: Form, samples: Sequence[Sample], created: float) -> str
         unit = find_unit(base, metric.unit)
         lines.append(encode_head(form, base, metric.kind, metric.help_text, unit))
         for sample in group:
-            labels = f"{{{encode_labels(sample.labels)}}}"
+            labels = f"{{{encode_labels(sample.labels)}}}" if sample.labels else ""
             lines.append(f"{metric.name}{labels} {format_number(sample.value)}\n")
             if is_counter and form is Form.OPENMETRICS:
                 lines.append(f"{base}_created{labels} {format_number(created)}\n")
@@ -279,12 +300,14 @@ __all__ = [
     "HTTP_REFUSED",
     "HTTP_SERVED",
     "INGEST",
+    "INGEST_REASONS",
     "NO_METRIC",
     "SCRAPED_REFUSED",
     "SCRAPED_SERIES",
     "SERIES",
     "SINK",
     "SINK_QUEUE",
+    "SINK_REASONS",
     "WINDOWS_OPEN",
     "Differences",
     "OwnMetric",

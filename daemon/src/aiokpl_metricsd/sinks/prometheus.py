@@ -329,6 +329,8 @@ class PrometheusSink:
         elif family.kind is not kind:
             return RefusalReason.KIND_DIFFERS
         labels = encode_labels(dimensions, is_histogram=kind is MetricKind.HISTOGRAM)
+        if labels and kind is not MetricKind.HISTOGRAM:
+            labels = f"{{{labels}}}"
         if labels in family.series:
             return RefusalReason.LABELS_COLLIDE
         if not family.series:

@@ -61,7 +61,7 @@ class Series(Struct, gc=False):
 
     Attributes:
         key: its name and dimensions before escaping.
-        labels: as they are written, without braces.
+        labels: as they are written; a histogram's without braces, since `le` comes with them.
         kind: what it measures.
         created: epoch seconds from which its totals count, as they are written.
         active: epoch seconds when it was last seen to have an event.
@@ -218,19 +218,18 @@ class Family:
             lines = self._render_counters(form, series)
         elif self.kind is MetricKind.GAUGE:
             name = self.name
-            lines = [f"{name}{{{each.labels}}} {format_number(each.read_last())}\n" for each in series]
+            lines = [f"{name}{each.labels} {format_number(each.read_last())}\n" for each in series]
         else:
             heads = [f'{self.name}_bucket{{le="{label}"' for label in bounds.labels]
             lines = [line for each in series for line in self._render_histogram(form, each, heads, bounds)]
         return "".join(lines)
 
     def _render_counters(self, form: Form, series: Sequence[Series]) -> list[str]:
-        head = f"{self.name}_total{{"
-        created = f"{self.name}_created{{"
+        head, created = f"{self.name}_total", f"{self.name}_created"
         if form is Form.TEXT:
-            return [f"{head}{each.labels}}} {format_number(each.read_sum())}\n" for each in series]
+            return [f"{head}{each.labels} {format_number(each.read_sum())}\n" for each in series]
         return [
-            f"{head}{labels}}} {format_number(each.read_sum())}\n{created}{labels}}} {each.created}\n"
+            f"{head}{labels} {format_number(each.read_sum())}\n{created}{labels} {each.created}\n"
             for each in series
             for labels in (each.labels,)
         ]
@@ -244,7 +243,7 @@ class Family:
         for head, between in zip(heads, counts, strict=True):
             below += between
             yield f"{head}{tail} {below}\n"
-        labels = f"{{{series.labels}}}"
+        labels = f"{{{series.labels}}}" if series.labels else ""
         # OpenMetrics has a sum, and with it a count, only where it can never fall.
         if form is Form.TEXT or not (series.is_signed or bounds.has_negative):
             total = format_number(series.read_sum())
