@@ -134,8 +134,8 @@ class Consignment:
             return Effect(delivered, quarantined, pause=bool(remaining) and error.retry_after_s is not None)
         # What the sink rejects by itself says nothing of the backend, so it convicts nobody.
         if self._suspects and not (self._parts or self._batches):
-            return Effect(quarantined=rejected, pause=self._stall().pause)
-        return Effect(quarantined=rejected, pause=bool(remaining))
+            return Effect(quarantined=tuple(rejected), pause=self._stall().pause)
+        return Effect(quarantined=tuple(rejected), pause=bool(remaining))
 
     def refuse(self) -> Effect:
         """Take the answer that the batch is refused as it is."""
