@@ -1,4 +1,4 @@
-"""The sink that is scraped: totals, names, what is refused, both formats as the official parsers read them."""
+"""The sink that is scraped: totals, names, what is refused; read back by the official parsers."""
 
 import asyncio
 from collections.abc import Iterable

@@ -31,7 +31,7 @@ def parse_address(text: str) -> Address:
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     number = int(port) if port.isascii() and port.isdecimal() else -1
     if not separator or not bare or (":" in bare) != (bare != host) or not 0 <= number <= _MAX_PORT:
-        raise ValueError(text)
+        raise ValueError(f"no address: {text!r}")
     return Address(bare, number)
 
 

@@ -1,0 +1,126 @@
+"""HTTP on the real process: its sockets, what it says of loss, and that nobody else notices it."""
+
+import http.client
+import json
+import re
+import socket
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from aiokpl_metrics_protocol import EventsFrame, MetricEvent, encode
+from tests.support.child import Nursery
+from tests.support.daemon import DaemonProcess, send_datagram
+from tests.support.polling import TIMEOUT_S, wait_for
+from tests.support.rows import check_balance
+
+PAGE = '[sinks.page]\ntype = "prometheus"\n'
+
+
+class AdminConnection(http.client.HTTPConnection):
+    """A connection over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("admin", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(TIMEOUT_S)
+        self.sock.connect(str(self._path))
+
+
+def ask(connection: http.client.HTTPConnection, path: str) -> tuple[int, str]:
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def read_samples(page: str) -> dict[str, float]:
+    """Return the samples by name; of those with labels, their sum."""
+    found: dict[str, float] = {}
+    for family in parse_text(page):
+        for sample in family.samples:
+            found[sample.name] = found.get(sample.name, 0.0) + sample.value
+    return found
+
+
+def admin_of(daemon: DaemonProcess) -> Path:
+    return daemon.socket_path.with_name("admin.sock")
+
+
+def test_the_page_shows_what_was_sent_and_what_was_lost(nursery: Nursery) -> None:
+    daemon = DaemonProcess(nursery, PAGE, interval_s=60).wait_until_listening()
+    send_datagram(daemon.socket_path, encode(EventsFrame([MetricEvent("a.b", 2.5, 0.0)] * 4)))
+    send_datagram(daemon.socket_path, b"garbage")
+    connection = AdminConnection(admin_of(daemon))
+    samples = wait_for(
+        lambda: found if "a_b_total" in (found := read_samples(ask(connection, "/metrics")[1])) else None,
+        "the series",
+    )
+    assert samples["a_b_total"] == 10.0
+    assert samples["metricsd_events_decoded_total"] == 4.0
+    assert samples["metricsd_datagrams_rejected_total"] == 1.0
+    status, body = ask(connection, "/snapshot?name=a.b")
+    assert status == 200
+    assert [row["sum"] for row in json.loads(body)["series"]] == [10.0]
+    assert ask(connection, "/readyz") == (200, "ready\n")
+    connection.close()
+    assert daemon.stop() == 0
+    assert not admin_of(daemon).exists()
+    check_balance(daemon.ledger)
+
+
+def test_who_only_connects_does_not_keep_the_daemon_from_ending(nursery: Nursery) -> None:
+    daemon = DaemonProcess(nursery, PAGE).wait_until_listening()
+    with socket.socket(socket.AF_UNIX) as idle:
+        idle.connect(str(admin_of(daemon)))
+        assert daemon.stop() == 0
+    assert "Traceback" not in daemon.stderr
+
+
+def test_tcp_is_served_where_it_is_asked_for(nursery: Nursery) -> None:
+    daemon = DaemonProcess(nursery, '[http]\nlisten = "127.0.0.1:0"\n').wait_until_listening()
+    (line,) = daemon.find_log("HTTP waits")
+    connection = http.client.HTTPConnection(line["listen"], timeout=TIMEOUT_S)
+    assert ask(connection, "/healthz") == (200, "ok\n")
+    connection.close()
+    assert daemon.stop() == 0
+
+
+def test_an_address_that_is_taken_is_one_line_and_status_1(nursery: Nursery) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        daemon = DaemonProcess(nursery, f'[http]\nlisten = "127.0.0.1:{port}"\n')
+        assert daemon.wait() == 1
+    assert re.fullmatch(rf"\[http\] listen: cannot listen on 127\.0\.0\.1:{port}: .+\n", daemon.stderr)
+    assert not daemon.socket_path.exists()
+
+
+def test_aiohttp_is_not_imported_before_somebody_asks(nursery: Nursery) -> None:
+    daemon = DaemonProcess(nursery, PAGE).wait_until_listening()
+    maps = Path(f"/proc/{daemon.pid}/maps")
+    assert "aiohttp" not in maps.read_text()
+    connection = AdminConnection(admin_of(daemon))
+    assert ask(connection, "/healthz")[0] == 200
+    assert "aiohttp" in maps.read_text()
+    connection.close()
+    assert daemon.stop() == 0
+
+
+def test_the_daemons_own_counters_reach_the_sinks_and_add_up(nursery: Nursery) -> None:
+    daemon = DaemonProcess(nursery, "[self_metrics]\nenabled = true\n").wait_until_listening()
+    for _ in range(3):
+        send_datagram(daemon.socket_path, encode(EventsFrame([MetricEvent("m", 1.0, 0.0)] * 2)))
+        sent = len(daemon.rows())
+        wait_for(lambda: len(daemon.rows()) > sent, "a window")
+    assert daemon.stop() == 0
+    own = {name: total.sum for (name, _), total in daemon.totals().items()}
+    assert own["metricsd_events_decoded_total"] == own["m"] == 6.0
+    assert own["metricsd_datagrams_received_total"] == 3.0
+
+
+def test_two_sinks_for_one_page_are_refused(nursery: Nursery) -> None:
+    daemon = DaemonProcess(nursery, PAGE + '[sinks.other]\ntype = "prometheus"\n')
+    assert daemon.wait() == 2
+    assert daemon.stderr.endswith("[sinks] page and other: one page shows one sink; remove the others\n")
