@@ -11,10 +11,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test check bench format clean
+.PHONY: help run test integration check bench format clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run-installed ## Start the daemon and a demo producer
 	$(BIN)/python deploy/demo/run.py
@@ -37,6 +37,11 @@ check: $(VENV)/.dev-installed ## Lint, format, types, import rules, documents
 	@$(BIN)/lint-imports --no-logo
 	@echo "== docs/check.py"
 	@$(BIN)/python docs/check.py
+
+integration: $(VENV)/.dev-installed ## Run the tests against real parts, installing what is missing
+	@command -v prometheus >/dev/null || apt-get install -y --no-install-recommends prometheus >/dev/null \
+		|| echo "== Prometheus cannot be installed here: its tests are skipped"
+	$(BIN)/python -m pytest -q -rs tests/integration $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev-installed ## Measure, and print the figures
 	$(BIN)/python -m bench

@@ -89,9 +89,7 @@ async def serving(
     rig.admin.attach()
     connector = aiohttp.UnixConnector(str(rig.path)) if listen is None else aiohttp.TCPConnector()
     try:
-async def serving(
-    directory: Path, listen: str | None = "127.0.0.1:0"
-) -> AsyncIterator[tuple[Rig, aiohttp.ClientSession]]:
+        async with aiohttp.ClientSession(
             connector=connector, auto_decompress=False, skip_auto_headers=["Accept-Encoding"]
         ) as session:
             yield rig, session

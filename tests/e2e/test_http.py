@@ -108,12 +108,15 @@ def test_aiohttp_is_not_imported_before_somebody_asks(nursery: Nursery) -> None:
     assert daemon.stop() == 0
 
 
+def wait_for_more_rows(daemon: DaemonProcess, known: int) -> None:
+    wait_for(lambda: len(daemon.rows()) > known, "a window")
+
+
 def test_the_daemons_own_counters_reach_the_sinks_and_add_up(nursery: Nursery) -> None:
     daemon = DaemonProcess(nursery, "[self_metrics]\nenabled = true\n").wait_until_listening()
     for _ in range(3):
         send_datagram(daemon.socket_path, encode(EventsFrame([MetricEvent("m", 1.0, 0.0)] * 2)))
-        sent = len(daemon.rows())
-        wait_for(lambda: len(daemon.rows()) > sent, "a window")
+        wait_for_more_rows(daemon, len(daemon.rows()))
     assert daemon.stop() == 0
     own = {name: total.sum for (name, _), total in daemon.totals().items()}
     assert own["metricsd_events_decoded_total"] == own["m"] == 6.0
