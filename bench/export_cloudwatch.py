@@ -21,7 +21,7 @@ import uvloop
 
 from aiokpl_metrics_protocol import MetricKind
 from aiokpl_metricsd.aggregating.histogram import Histogram
-from aiokpl_metricsd.sinks.cloudwatch import CloudWatchSink
+from aiokpl_metricsd.sinks.cloudwatch.sink import CloudWatchSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
 SERIES = (10_000, 100_000)

@@ -11,8 +11,8 @@ from aiokpl_metricsd.aggregating.histogram import Histogram
 from aiokpl_metricsd.cli import app
 from aiokpl_metricsd.estimate import decode_series
 from aiokpl_metricsd.rendering.rows import encode_rows
-from aiokpl_metricsd.sinks.cloudwatch import CloudWatchSink
-from aiokpl_metricsd.sinks.cloudwatch_cost import count_requests, price_metrics, price_requests
+from aiokpl_metricsd.sinks.cloudwatch.cost import count_requests, price_metrics, price_requests
+from aiokpl_metricsd.sinks.cloudwatch.sink import CloudWatchSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from tests.support.cloudwatch_stub import isolate
 

@@ -1,8 +1,8 @@
 """Events -> the sinks that want each one. Best effort, counted; windows never depend on it.
 
 A sink with a method `record` gets each event that came as a row or in a column, with the column's second as
-its time. It gets none that was folded, and at most `MAX_EVENTS_PER_COLUMN` of a column, since thirty bytes can
-claim four billion.
+its time. It gets none that was folded, and at most `MAX_EVENTS_PER_COLUMN` of a column, since thirty
+bytes can claim four billion.
 """
 
 import logging

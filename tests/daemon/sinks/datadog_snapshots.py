@@ -9,7 +9,7 @@ import pytest
 
 from aiokpl_metrics_protocol import MetricKind
 from aiokpl_metricsd.aggregating.histogram import Histogram
-from aiokpl_metricsd.sinks.datadog import DatadogSink
+from aiokpl_metricsd.sinks.datadog.sink import DatadogSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from tests.support.datadog_intake import DatadogIntake
 

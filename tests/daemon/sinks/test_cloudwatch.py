@@ -16,7 +16,7 @@ from aiokpl_metricsd.errors import (
     PermanentExportError,
     RetryableExportError,
 )
-from aiokpl_metricsd.sinks.cloudwatch import CloudWatchSink
+from aiokpl_metricsd.sinks.cloudwatch.sink import CloudWatchSink
 from aiokpl_metricsd.sinks.contract import MetricsSink, RepeatRule
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from tests.support.cloudwatch_stub import (

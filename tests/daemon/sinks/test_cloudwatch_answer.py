@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aiokpl_metricsd.sinks.cloudwatch_answer import Fate, decode_error, read_retry_after
+from aiokpl_metricsd.sinks.cloudwatch.answer import Fate, decode_error, read_retry_after
 
 NOW = 1_795_000_020.0
 

@@ -20,7 +20,7 @@ from aiokpl_metricsd.errors import (
     PermanentExportError,
     RetryableExportError,
 )
-from aiokpl_metricsd.sinks.cloudwatch import CloudWatchSink
+from aiokpl_metricsd.sinks.cloudwatch.sink import CloudWatchSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from tests.support.cloudwatch_stub import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, CloudWatchStub, isolate
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from aiokpl_metrics_protocol import CATALOG, Buckets, MetricKind
 from aiokpl_metricsd.aggregating.histogram import Histogram
 from aiokpl_metricsd.rendering.quantile import quantile
-from aiokpl_metricsd.sinks.cloudwatch_client import encode_json
-from aiokpl_metricsd.sinks.cloudwatch_datum import (
+from aiokpl_metricsd.sinks.cloudwatch.client import encode_json
+from aiokpl_metricsd.sinks.cloudwatch.datum import (
     Datum,
     DatumOptions,
     Unfit,
@@ -23,7 +23,7 @@ from aiokpl_metricsd.sinks.cloudwatch_datum import (
     encode_unit,
     mend_text,
 )
-from aiokpl_metricsd.sinks.cloudwatch_request import Cutter
+from aiokpl_metricsd.sinks.cloudwatch.request import Cutter
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from tests.support.cloudwatch_stub import UNITS, check_payload, load_strictly
 

@@ -13,7 +13,7 @@ import pytest
 from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.delivering.sink_ledger import SinkLedger
 from aiokpl_metricsd.delivery import Delivery, SinkSettings
-from aiokpl_metricsd.sinks.cloudwatch import CloudWatchSink
+from aiokpl_metricsd.sinks.cloudwatch.sink import CloudWatchSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from tests.daemon.fakes import fields_of
 from tests.support.cloudwatch_stub import (

@@ -15,7 +15,7 @@ from moto.server import ThreadedMotoServer
 
 from aiokpl_metrics_protocol import MetricKind
 from aiokpl_metricsd.aggregating.histogram import Histogram
-from aiokpl_metricsd.sinks.cloudwatch import CloudWatchSink
+from aiokpl_metricsd.sinks.cloudwatch.sink import CloudWatchSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from tests.support.cloudwatch_stub import isolate
 

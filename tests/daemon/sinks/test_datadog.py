@@ -13,7 +13,7 @@ import pytest
 from aiokpl_metrics_protocol import Buckets, MetricKind
 from aiokpl_metricsd.errors import ConfigurationError, PartialExportError
 from aiokpl_metricsd.sinks import RepeatRule
-from aiokpl_metricsd.sinks.datadog import DatadogSink
+from aiokpl_metricsd.sinks.datadog.sink import DatadogSink
 from aiokpl_metricsd.sinks.loading import BUILTIN, build_options, load_factory
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from tests.daemon.sinks.datadog_snapshots import (
@@ -366,7 +366,7 @@ def test_its_options_are_those_of_the_table_and_unknown_ones_are_refused() -> No
 def test_entering_imports_the_client_and_not_its_eight_thousand_models() -> None:
     code = """
 import asyncio, json, sys
-from aiokpl_metricsd.sinks.datadog import DatadogSink
+from aiokpl_metricsd.sinks.datadog.sink import DatadogSink
 def loaded(): return [m for m in sys.modules if m.split(".")[0] in {"datadog_api_client", "urllib3"}]
 before = loaded()
 async def main():
@@ -386,7 +386,7 @@ def test_without_its_package_the_error_names_the_extra() -> None:
 import asyncio, sys
 sys.modules["datadog_api_client"] = None
 from aiokpl_metricsd.errors import ConfigurationError
-from aiokpl_metricsd.sinks.datadog import DatadogSink
+from aiokpl_metricsd.sinks.datadog.sink import DatadogSink
 try:
     asyncio.run(DatadogSink(api_key="KEY").__aenter__())
 except ConfigurationError as error:

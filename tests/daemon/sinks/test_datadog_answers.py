@@ -9,8 +9,8 @@ import anyio
 import pytest
 
 from aiokpl_metricsd.errors import PartialExportError, PermanentExportError, RetryableExportError
-from aiokpl_metricsd.sinks.datadog import DatadogSink
-from aiokpl_metricsd.sinks.datadog_answer import Fate, decode_error, decode_errors, read_retry_after
+from aiokpl_metricsd.sinks.datadog.answer import Fate, decode_error, decode_errors, read_retry_after
+from aiokpl_metricsd.sinks.datadog.sink import DatadogSink
 from tests.daemon.sinks.datadog_snapshots import (
     build_histogram,
     build_sink,

@@ -93,7 +93,7 @@ async def test_the_in_process_manager_may_flush_as_often_as_it_likes(intake: Dat
 def test_a_request_that_hangs_keeps_no_process_alive() -> None:
     code = """
 import asyncio, sys
-from aiokpl_metricsd.sinks.datadog import DatadogSink
+from aiokpl_metricsd.sinks.datadog.sink import DatadogSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
 async def main():
     async with DatadogSink(api_key="KEY", endpoint_url=sys.argv[1], request_timeout_s=600.0) as sink:

@@ -19,15 +19,15 @@ from aiokpl_metrics_protocol import Buckets, MetricKind
 from aiokpl_metricsd.aggregating.histogram import Histogram
 from aiokpl_metricsd.errors import PartialExportError, PermanentExportError, RetryableExportError
 from aiokpl_metricsd.rendering.quantile import quantile
-from aiokpl_metricsd.sinks.datadog_memory import Memory
-from aiokpl_metricsd.sinks.datadog_point import Role, encode_distribution
-from aiokpl_metricsd.sinks.datadog_request import (
+from aiokpl_metricsd.sinks.datadog.memory import Memory
+from aiokpl_metricsd.sinks.datadog.point import Role, encode_distribution
+from aiokpl_metricsd.sinks.datadog.request import (
     Point,
     cut_requests,
     encode_distribution_points,
     encode_series,
 )
-from aiokpl_metricsd.sinks.datadog_text import encode_name, encode_tag, encode_tags, split_tag
+from aiokpl_metricsd.sinks.datadog.text import encode_name, encode_tag, encode_tags, split_tag
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from tests.daemon.sinks.datadog_snapshots import (
     build_histogram,

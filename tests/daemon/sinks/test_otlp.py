@@ -27,7 +27,7 @@ from aiokpl_metricsd.errors import (
 )
 from aiokpl_metricsd.sinks.contract import MetricsSink, RepeatRule
 from aiokpl_metricsd.sinks.loading import BUILTIN, build_options, load_factory
-from aiokpl_metricsd.sinks.otlp import OtlpSink
+from aiokpl_metricsd.sinks.otlp.sink import OtlpSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from tests.support.otlp_receiver import Answer, Certificates, Receiver, serve_grpc, serve_http
 
@@ -620,7 +620,7 @@ async def test_a_failure_in_the_middle_leaves_only_what_was_not_taken(
 async def test_a_slow_export_ends_between_two_requests_and_the_rest_goes_at_once(
     receiver: Receiver, protocol: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aiokpl_metricsd.sinks.otlp_export._EXPORT_SHARE", 0.0)
+    monkeypatch.setattr("aiokpl_metricsd.sinks.otlp.export._EXPORT_SHARE", 0.0)
     snapshots = window(3_000)
     sink = sink_for(receiver, protocol)
     async with sink:

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from aiokpl_metrics_protocol import MetricKind
 from aiokpl_metricsd.aggregating.histogram import Histogram
-from aiokpl_metricsd.sinks.otlp_data import Encoder, Refusal, check_snapshot
-from aiokpl_metricsd.sinks.otlp_terms import (
+from aiokpl_metricsd.sinks.opentelemetry_terms import (
     MAX_NAME_CHARS,
     ORIGINAL_NAME,
     encode_attributes,
@@ -20,7 +19,8 @@ from aiokpl_metricsd.sinks.otlp_terms import (
     encode_time_ns,
     encode_unit,
 )
-from aiokpl_metricsd.sinks.otlp_totals import Totals
+from aiokpl_metricsd.sinks.otlp.data import Encoder, Refusal, check_snapshot
+from aiokpl_metricsd.sinks.otlp.totals import Totals
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from tests.support.otlp_receiver import read_points
 

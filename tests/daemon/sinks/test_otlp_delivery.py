@@ -17,7 +17,7 @@ import pytest
 from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.delivering.sink_ledger import SinkLedger
 from aiokpl_metricsd.delivery import Delivery, SinkSettings
-from aiokpl_metricsd.sinks.otlp import OtlpSink
+from aiokpl_metricsd.sinks.otlp.sink import OtlpSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from tests.support.otlp_receiver import Answer, Receiver, read_points, serve_grpc, serve_http
 

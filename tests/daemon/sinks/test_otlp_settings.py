@@ -9,9 +9,9 @@ from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untype
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from aiokpl_metricsd.errors import ConfigurationError
-from aiokpl_metricsd.sinks.otlp_answer import parse_retry_after
-from aiokpl_metricsd.sinks.otlp_grpc import parse_retry_info
-from aiokpl_metricsd.sinks.otlp_settings import (
+from aiokpl_metricsd.sinks.otlp.answer import parse_retry_after
+from aiokpl_metricsd.sinks.otlp.grpc import parse_retry_info
+from aiokpl_metricsd.sinks.otlp.settings import (
     GRPC,
     HTTP,
     Options,

@@ -1,4 +1,5 @@
-"""Snapshots -> backend. One module a backend, `contract` says what a sink is, `loading` finds one by its type."""
+"""Snapshots -> backend. One module a backend, `contract` says what a sink is, `loading` finds one by its
+type."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
@@ -10,7 +11,7 @@ from aiokpl_metricsd.sinks.null import NullSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
 if TYPE_CHECKING:
-    from aiokpl_metricsd.sinks.cloudwatch import CloudWatchSink
+    from aiokpl_metricsd.sinks.cloudwatch.sink import CloudWatchSink
 
 __all__ = [
     "CloudWatchSink",

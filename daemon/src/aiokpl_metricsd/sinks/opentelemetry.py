@@ -24,7 +24,7 @@ from anyio.lowlevel import checkpoint
 from aiokpl_metrics_protocol import Buckets, MetricKind
 from aiokpl_metricsd.errors import ConfigurationError, PartialExportError
 from aiokpl_metricsd.sinks.contract import RepeatRule
-from aiokpl_metricsd.sinks.otlp_terms import (
+from aiokpl_metricsd.sinks.opentelemetry_terms import (
     MAX_NAME_CHARS,
     ORIGINAL_NAME,
     encode_attributes,

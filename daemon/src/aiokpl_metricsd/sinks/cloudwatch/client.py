@@ -22,7 +22,7 @@ from msgspec import Struct, to_builtins
 from msgspec.json import Encoder
 
 from aiokpl_metricsd.errors import ConfigurationError
-from aiokpl_metricsd.sinks.cloudwatch_datum import Datum
+from aiokpl_metricsd.sinks.cloudwatch.datum import Datum
 
 # botocore compresses from here (botocore 1.43.117, its default of request_min_compression_size_bytes, read
 # 2026-11).

@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar
 
 from msgspec import Struct
 
-from aiokpl_metricsd.sinks.cloudwatch_datum import Datum, DatumOptions, Unfit, encode_datum
+from aiokpl_metricsd.sinks.cloudwatch.datum import Datum, DatumOptions, Unfit, encode_datum
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
 # PutMetricData, service model 2010-08-01 (botocore 1.43.117), read 2026-11.

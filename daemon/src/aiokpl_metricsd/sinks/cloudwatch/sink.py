@@ -1,8 +1,8 @@
 """Snapshots -> CloudWatch custom metrics, by PutMetricData.
 
-A snapshot becomes one datum (`cloudwatch_datum`, which has the rules of what is mended or set aside), datums
-become requests (`cloudwatch_request`), and a few of these are under way at once, begun in order
-(`cloudwatch_client`). Each is tried once. What follows from the answers (`cloudwatch_answer`):
+A snapshot becomes one datum (`datum`, which has the rules of what is mended or set aside), datums
+become requests (`request`), and a few of these are under way at once, begun in order
+(`client`). Each is tried once. What follows from the answers (`answer`):
 
 * taken: never sent again;
 * throttled, failed, timed out, connection lost, credentials not accepted: no further request is begun, and
@@ -26,8 +26,8 @@ from anyio.lowlevel import checkpoint
 from msgspec.structs import replace
 
 from aiokpl_metricsd.errors import PartialExportError, PermanentExportError, RetryableExportError
-from aiokpl_metricsd.sinks.cloudwatch_answer import Answer, Fate, decode_error
-from aiokpl_metricsd.sinks.cloudwatch_client import (
+from aiokpl_metricsd.sinks.cloudwatch.answer import Answer, Fate, decode_error
+from aiokpl_metricsd.sinks.cloudwatch.client import (
     ClientFactory,
     ClientOptions,
     PlainSender,
@@ -36,9 +36,9 @@ from aiokpl_metricsd.sinks.cloudwatch_client import (
     encode_json,
     open_sender,
 )
-from aiokpl_metricsd.sinks.cloudwatch_cost import describe_cost
-from aiokpl_metricsd.sinks.cloudwatch_datum import MAX_AGE_S, MAX_NAME_CHARS, DatumOptions, Unfit
-from aiokpl_metricsd.sinks.cloudwatch_request import MAX_REQUEST_BYTES, MAX_REQUEST_DATUMS, Cutter, Request
+from aiokpl_metricsd.sinks.cloudwatch.cost import describe_cost
+from aiokpl_metricsd.sinks.cloudwatch.datum import MAX_AGE_S, MAX_NAME_CHARS, DatumOptions, Unfit
+from aiokpl_metricsd.sinks.cloudwatch.request import MAX_REQUEST_BYTES, MAX_REQUEST_DATUMS, Cutter, Request
 from aiokpl_metricsd.sinks.contract import RepeatRule
 from aiokpl_metricsd.snapshot import MetricSnapshot
 

@@ -21,10 +21,10 @@ from aiokpl_metricsd.errors import (
     PermanentExportError,
     RetryableExportError,
 )
-from aiokpl_metricsd.sinks.datadog_answer import Answer, Fate, decode_error
-from aiokpl_metricsd.sinks.datadog_builder import Builder, Plan
-from aiokpl_metricsd.sinks.datadog_memory import Memory
-from aiokpl_metricsd.sinks.datadog_request import Request, cut_requests
+from aiokpl_metricsd.sinks.datadog.answer import Answer, Fate, decode_error
+from aiokpl_metricsd.sinks.datadog.builder import Builder, Plan
+from aiokpl_metricsd.sinks.datadog.memory import Memory
+from aiokpl_metricsd.sinks.datadog.request import Request, cut_requests
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
 

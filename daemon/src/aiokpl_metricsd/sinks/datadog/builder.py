@@ -11,8 +11,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from aiokpl_metricsd.sinks.datadog_memory import Memory, SeriesKey, WindowMemory
-from aiokpl_metricsd.sinks.datadog_point import (
+from aiokpl_metricsd.sinks.datadog.memory import Memory, SeriesKey, WindowMemory
+from aiokpl_metricsd.sinks.datadog.point import (
     EXACT_SUFFIXES,
     MAX_MAGNITUDE,
     Role,
@@ -23,8 +23,8 @@ from aiokpl_metricsd.sinks.datadog_point import (
     encode_unit,
     find_unfit,
 )
-from aiokpl_metricsd.sinks.datadog_request import MAX_REQUEST_BYTES, Point
-from aiokpl_metricsd.sinks.datadog_text import cut_name, encode_name, encode_tags
+from aiokpl_metricsd.sinks.datadog.request import MAX_REQUEST_BYTES, Point
+from aiokpl_metricsd.sinks.datadog.text import cut_name, encode_name, encode_tags
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
 # Ours: a hundred tags of 200 characters, each twelve bytes in JSON at worst, are half of a request. No

@@ -12,8 +12,8 @@ from typing import Any, Final
 from msgspec import Struct
 
 from aiokpl_metricsd.errors import ConfigurationError
-from aiokpl_metricsd.sinks.datadog_answer import decode_errors
-from aiokpl_metricsd.sinks.datadog_request import Request
+from aiokpl_metricsd.sinks.datadog.answer import decode_errors
+from aiokpl_metricsd.sinks.datadog.request import Request
 
 # The one encoding that both endpoints take (MetricContentEncoding and DistributionPointsContentEncoding of
 # datadog-api-client 2.62.0, read 2026-11), and the one that needs no package.

@@ -21,8 +21,8 @@ from typing import Final
 from msgspec import Struct
 
 from aiokpl_metricsd.errors import RetryableExportError
-from aiokpl_metricsd.sinks.datadog_point import Role
-from aiokpl_metricsd.sinks.datadog_text import cut_name
+from aiokpl_metricsd.sinks.datadog.point import Role
+from aiokpl_metricsd.sinks.datadog.text import cut_name
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
 # Ours: twice the 60 windows that wait for a sink at most, in the daemon as in-process.

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from aiokpl_metricsd.sinks.datadog_memory import SeriesKey, WindowMemory
-from aiokpl_metricsd.sinks.datadog_point import TYPES, Role, Runs
+from aiokpl_metricsd.sinks.datadog.memory import SeriesKey, WindowMemory
+from aiokpl_metricsd.sinks.datadog.point import TYPES, Role, Runs
 
 # "Submit metrics", v2 (docs.datadoghq.com/api/latest/metrics, read 2026-11). No limit is documented for
 # distribution points; they are held to the same.

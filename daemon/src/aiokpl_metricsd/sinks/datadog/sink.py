@@ -1,9 +1,9 @@
 """Snapshots -> Datadog: counts, gauges and distributions over its HTTP API.
 
-`datadog_point` says what a snapshot becomes, `datadog_text` how it is named, `datadog_builder` and
-`datadog_request` how points are put together, `datadog_memory` what is remembered so that nothing is
-overwritten or added twice, `datadog_attempt` how one export goes, `datadog_answer` what follows from each
-answer, `datadog_client` how it is sent.
+`point` says what a snapshot becomes, `text` how it is named, `builder` and
+`request` how points are put together, `memory` what is remembered so that nothing is
+overwritten or added twice, `attempt` how one export goes, `answer` what follows from each
+answer, `client` how it is sent.
 
 Everything runs in a thread, encoding included, because the client blocks; so the sink works under asyncio
 and trio. The thread is a daemon thread of the export's own: one that hangs is left behind, ends with its
@@ -22,17 +22,17 @@ from anyio import to_thread
 
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.sinks.contract import RepeatRule
-from aiokpl_metricsd.sinks.datadog_attempt import Attempt, Shared
-from aiokpl_metricsd.sinks.datadog_builder import Plan
-from aiokpl_metricsd.sinks.datadog_client import Access, Client, import_client
-from aiokpl_metricsd.sinks.datadog_memory import Memory
-from aiokpl_metricsd.sinks.datadog_point import (
+from aiokpl_metricsd.sinks.datadog.attempt import Attempt, Shared
+from aiokpl_metricsd.sinks.datadog.builder import Plan
+from aiokpl_metricsd.sinks.datadog.client import Access, Client, import_client
+from aiokpl_metricsd.sinks.datadog.memory import Memory
+from aiokpl_metricsd.sinks.datadog.point import (
     MAX_AGE_S,
     MAX_DISTRIBUTION_POINTS,
     MIN_DISTRIBUTION_POINTS,
     TIME_MARGIN_S,
 )
-from aiokpl_metricsd.sinks.datadog_text import encode_tag, split_tag
+from aiokpl_metricsd.sinks.datadog.text import encode_tag, split_tag
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
 # RFC 1123, 2.1: the length of a host name that software should handle.

@@ -19,14 +19,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 from aiokpl_metrics_protocol import Buckets, MetricKind
 from aiokpl_metricsd import __version__
-from aiokpl_metricsd.sinks.otlp_terms import (
+from aiokpl_metricsd.sinks.opentelemetry_terms import (
     ORIGINAL_NAME,
     encode_attributes,
     encode_name,
     encode_time_ns,
     encode_unit,
 )
-from aiokpl_metricsd.sinks.otlp_totals import MAX_COUNT, Figures, Totals
+from aiokpl_metricsd.sinks.otlp.totals import MAX_COUNT, Figures, Totals
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
 # gRPC servers take messages of at most 4 MiB unless told otherwise (grpc 1.85,

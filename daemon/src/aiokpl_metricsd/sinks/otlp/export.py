@@ -8,10 +8,10 @@ from typing import NamedTuple, TypeVar
 from anyio import move_on_after, to_thread
 
 from aiokpl_metricsd.errors import PermanentExportError, RetryableExportError
-from aiokpl_metricsd.sinks.otlp_answer import Accepted, TooLargeError
-from aiokpl_metricsd.sinks.otlp_data import MAX_REQUEST_POINTS, Encoder, Refusal, Request
-from aiokpl_metricsd.sinks.otlp_settings import Settings
-from aiokpl_metricsd.sinks.otlp_transport import Call, Transport
+from aiokpl_metricsd.sinks.otlp.answer import Accepted, TooLargeError
+from aiokpl_metricsd.sinks.otlp.data import MAX_REQUEST_POINTS, Encoder, Refusal, Request
+from aiokpl_metricsd.sinks.otlp.settings import Settings
+from aiokpl_metricsd.sinks.otlp.transport import Call, Transport
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
 # Ours: below it, "too large" is not about the size any more.

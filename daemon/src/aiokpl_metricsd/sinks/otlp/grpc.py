@@ -9,9 +9,9 @@ from threading import Lock
 from typing import Any, TypeAlias
 
 from aiokpl_metricsd.errors import RetryableExportError
-from aiokpl_metricsd.sinks.otlp_answer import Accepted, judge_code
-from aiokpl_metricsd.sinks.otlp_settings import Settings
-from aiokpl_metricsd.sinks.otlp_transport import USER_AGENT, load_tls, read_bytes
+from aiokpl_metricsd.sinks.otlp.answer import Accepted, judge_code
+from aiokpl_metricsd.sinks.otlp.settings import Settings
+from aiokpl_metricsd.sinks.otlp.transport import USER_AGENT, load_tls, read_bytes
 
 # gRPC's own wait between two attempts to connect grows to two minutes, during which calls fail without one
 # (gRPC connection backoff, read 2026-11). Delivery waits already.

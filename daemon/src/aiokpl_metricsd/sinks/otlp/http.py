@@ -16,9 +16,9 @@ from threading import Lock
 from typing import Any, TypeAlias
 
 from aiokpl_metricsd.errors import RetryableExportError
-from aiokpl_metricsd.sinks.otlp_answer import Accepted, judge_status, parse_retry_after
-from aiokpl_metricsd.sinks.otlp_settings import Settings
-from aiokpl_metricsd.sinks.otlp_transport import USER_AGENT, load_tls
+from aiokpl_metricsd.sinks.otlp.answer import Accepted, judge_status, parse_retry_after
+from aiokpl_metricsd.sinks.otlp.settings import Settings
+from aiokpl_metricsd.sinks.otlp.transport import USER_AGENT, load_tls
 
 _CONTENT_TYPE = "application/x-protobuf"
 

@@ -1,7 +1,7 @@
 """Snapshots -> OTLP over gRPC or HTTP: one attempt each, and every answer that a backend can give is heard.
 
-The way of an export, which is `otlp_export`: `otlp_data` encodes as many snapshots as fit into a request, in
-a thread; `otlp_grpc` or `otlp_http` sends it, in a thread; `otlp_answer` says what the answer means; the
+The way of an export, which is `export`: `data` encodes as many snapshots as fit into a request, in
+a thread; `grpc` or `http` sends it, in a thread; `answer` says what the answer means; the
 next request follows. The SDK's exporters are not used: they retry by themselves, report a redirect and a
 partial success as success, and keep the reason of a failure to themselves (opentelemetry-exporter-otlp 1.45,
 read 2026-11).
@@ -28,9 +28,9 @@ from aiokpl_metricsd.errors import (
 )
 from aiokpl_metricsd.log import Throttle
 from aiokpl_metricsd.sinks.contract import RepeatRule
-from aiokpl_metricsd.sinks.otlp_data import MAX_REQUEST_BYTES, Encoder
-from aiokpl_metricsd.sinks.otlp_export import Session, Shipment
-from aiokpl_metricsd.sinks.otlp_settings import (
+from aiokpl_metricsd.sinks.otlp.data import MAX_REQUEST_BYTES, Encoder
+from aiokpl_metricsd.sinks.otlp.export import Session, Shipment
+from aiokpl_metricsd.sinks.otlp.settings import (
     CUMULATIVE,
     GRPC,
     Options,
@@ -41,8 +41,8 @@ from aiokpl_metricsd.sinks.otlp_settings import (
     read_settings,
     read_temporality,
 )
-from aiokpl_metricsd.sinks.otlp_totals import Totals
-from aiokpl_metricsd.sinks.otlp_transport import Transport
+from aiokpl_metricsd.sinks.otlp.totals import Totals
+from aiokpl_metricsd.sinks.otlp.transport import Transport
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
 # Ours: after a failure in the middle of a window, the rest of it waits so long where the backend does not
@@ -241,10 +241,10 @@ class OtlpSink:
 
 def _build_transport(settings: Settings) -> Transport:
     if settings.protocol == GRPC:
-        from aiokpl_metricsd.sinks.otlp_grpc import GrpcTransport
+        from aiokpl_metricsd.sinks.otlp.grpc import GrpcTransport
 
         return GrpcTransport(settings)
-    from aiokpl_metricsd.sinks.otlp_http import HttpTransport
+    from aiokpl_metricsd.sinks.otlp.http import HttpTransport
 
     return HttpTransport(settings)
 

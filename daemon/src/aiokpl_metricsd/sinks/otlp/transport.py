@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from aiokpl_metricsd import __version__
 from aiokpl_metricsd.errors import ConfigurationError
-from aiokpl_metricsd.sinks.otlp_answer import Accepted
-from aiokpl_metricsd.sinks.otlp_settings import Settings
+from aiokpl_metricsd.sinks.otlp.answer import Accepted
+from aiokpl_metricsd.sinks.otlp.settings import Settings
 
 USER_AGENT = f"aiokpl-metricsd/{__version__}"
 
