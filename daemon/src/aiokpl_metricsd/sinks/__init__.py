@@ -1,5 +1,7 @@
-"""Snapshots -> backend. One module a backend, `contract` says what a sink is, `loading` finds one by its
-type."""
+"""Snapshots -> backend. One module or package a backend.
+
+`contract` says what a sink is, `loading` finds one by its type.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
