@@ -124,7 +124,7 @@ async def test_the_page_has_both_formats_and_shows_series_and_the_daemon_itself(
             text = list(parse_text(await answer.text()))
         async with session.get(f"{rig.url}/metrics", headers={"Accept": SCRAPER_ACCEPT}) as answer:
             assert answer.headers["Content-Type"] == Form.OPENMETRICS.value
-            openmetrics = list(parse_openmetrics(await answer.text()))
+            openmetrics = list(parse_openmetrics(await answer.text()))  # type: ignore[no-untyped-call]
     for families in (text, openmetrics):
         samples = {sample.name: sample.value for family in families for sample in family.samples}
         assert samples["requests_total"] == 3.0

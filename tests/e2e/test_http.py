@@ -51,13 +51,11 @@ def admin_of(daemon: DaemonProcess) -> Path:
 
 def test_the_page_shows_what_was_sent_and_what_was_lost(nursery: Nursery) -> None:
     daemon = DaemonProcess(nursery, PAGE, interval_s=60).wait_until_listening()
-    send_datagram(daemon.socket_path, encode(EventsFrame([MetricEvent("a.b", 2.5, 0.0)] * 4)))
     send_datagram(daemon.socket_path, b"garbage")
+    send_datagram(daemon.socket_path, encode(EventsFrame([MetricEvent("a.b", 2.5, 0.0)] * 4)))
     connection = AdminConnection(admin_of(daemon))
-    samples = wait_for(
-        lambda: found if "a_b_total" in (found := read_samples(ask(connection, "/metrics")[1])) else None,
-        "the series",
-    )
+    wait_for(lambda: "a_b_total" in ask(connection, "/metrics")[1], "the series")
+    samples = read_samples(ask(connection, "/metrics")[1])
     assert samples["a_b_total"] == 10.0
     assert samples["metricsd_events_decoded_total"] == 4.0
     assert samples["metricsd_datagrams_rejected_total"] == 1.0

@@ -1,0 +1,35 @@
+"""`docs/metrics.md` and the code name the same metrics, with the same words, and warn at the same ones."""
+
+import re
+from pathlib import Path
+
+from msgspec.structs import fields
+
+from aiokpl_metricsd.delivering.sink_ledger import SinkLedger
+from aiokpl_metricsd.ledger import Ledger
+from aiokpl_metricsd.serving import own_metrics
+
+PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+ROW = re.compile(
+    r"^\| `(?P<name>metricsd_\w+)` \| (?P<kind>\w+) \| [^|]* \| (?P<meaning>.*) \|$", re.MULTILINE
+)
+
+
+def test_every_metric_is_documented_in_its_own_words_and_data_loss_is_called_so() -> None:
+    documented = {
+        row["name"]: (row["kind"], row["meaning"].replace("**", "")) for row in ROW.finditer(PAGE.read_text())
+    }
+    assert documented == {metric.name: (metric.kind.value, metric.help_text) for metric in own_metrics.ALL}
+
+
+def test_every_column_of_the_ledgers_is_a_metric() -> None:
+    assert set(own_metrics.INGEST) == set(Ledger.__slots__)
+    columns = {field.name for field in fields(SinkLedger)}
+    assert set(own_metrics.SINK) == columns - own_metrics.NO_METRIC
+
+
+def test_names_follow_the_rule() -> None:
+    for metric in own_metrics.ALL:
+        assert re.fullmatch(r"metricsd_[a-z]+(_[a-z]+)*", metric.name)
+        assert metric.name.endswith("_total") == (metric.kind.value == "counter")
+        assert metric.data_loss == ("DATA LOSS" in metric.help_text)
