@@ -2,12 +2,13 @@
 
 Reading order, from socket to sink: `listener` and `receiver` (socket -> datagrams), `decoder` (datagram ->
 columns), `aggregator` (columns -> open windows, live view; its parts in `aggregating`), `tap` (events -> the
-sinks that want each), `clock` (time -> closed windows), `delivery` (windows -> sinks, the only retry loop; its
-parts in `delivering`), `sinks` (snapshots -> backend; what they print in `rendering`).
+sinks that want each), `clock` (time -> closed windows), `delivery` (windows -> sinks, the only retry
+loop; its parts in `delivering`), `sinks` (snapshots -> backend; what they print in `rendering`).
 
 Around it: `__main__` and `cli` (arguments), `process` (one process's life), `config` (the file; its parts in
-`configuring`), `daemon` (the composition root, the only module that knows the steps), `serving` (HTTP), `ledger`
-(what came in and what became of it). `metrics` is the in-process library, its parts in `library`.
+`configuring`), `daemon` (the composition root, the only module that knows the steps), `serving` (HTTP),
+`ledger` (what came in and what became of it). `metrics` is the in-process library, its parts in
+`library`.
 """
 
 __version__ = "0.1.0"

@@ -34,6 +34,7 @@ from aiokpl_metricsd.sinks.contract import EventfulMetricsSink
 from aiokpl_metricsd.sinks.loading import build_sink
 from aiokpl_metricsd.sinks.scraped import ScrapedSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
+from aiokpl_metricsd.state import StateFolder
 from aiokpl_metricsd.tap import Outlet, Tap
 
 _log = logging.getLogger("aiokpl_metricsd")
@@ -104,6 +105,10 @@ class Daemon:
         self._throttle = Throttle(clock=self._clock.monotonic)
         settings = [_build_settings(configuration, name) for name in configuration.sinks]
         self.delivery = Delivery(settings)
+        self._sinks = [(each.name, each.sink) for each in settings]
+        self._state = StateFolder(configuration.state_dir)
+        for sink_name, sink in self._sinks:
+            self._state.recall(sink_name, sink)
         outlets = [
             Outlet(each.name, each.selection, each.sink.record)
             for each in settings
@@ -174,6 +179,7 @@ class Daemon:
         now = self._clock.time()
         await self._hand_over(self.aggregator.close_due(now, 0.0) + self.aggregator.close_all(now), int(now))
         await self.delivery.close(self._configuration.shutdown_timeout_s)
+        self._state.keep(self._sinks)
         await self._admin.close()
         self._listener.close()
         counts: dict[str, object] = {name: value for name, value in self.ledger.as_dict().items() if value}

@@ -83,7 +83,7 @@ def _run(configuration: Configuration, listener: Listener, doors: Doors, early: 
     from aiokpl_metricsd.daemon import Daemon
 
     if configuration.state_dir is not None:
-        _log.warning("state_dir has no effect in this version: windows wait in memory")
+        _log.warning("state_dir keeps what sinks remember; windows still wait in memory in this version")
     gc.set_threshold(_GC_THRESHOLD, 20, 20)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         daemon = Daemon(configuration, listener, doors=doors)
