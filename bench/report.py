@@ -144,7 +144,7 @@ def _list_remarks(document: Document) -> list[str]:
     remarks += [f"note: {note}" for note in document.notes]
     remarks += [f"ERROR: {error}" for error in document.errors]
     if any(line.peer.endswith("*") for _, line in _list_lines(document.figures)):
-        remarks.append("* recorded elsewhere, not in this run: see bench/README.md")
+        remarks.append("with *: recorded elsewhere, not in this run, see bench/README.md")
     return remarks
 
 
