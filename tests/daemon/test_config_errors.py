@@ -14,7 +14,8 @@ from tests.daemon.configuration import SINK, load_text, refuse_text
 
 SECRET = "hunter2"
 TOP_KEYS = (
-    "dimensions, grace_s, ingest, interval_s, level, limits, metrics, shutdown_timeout_s, sinks, state_dir"
+    "dimensions, grace_s, http, ingest, interval_s, level, limits, metrics, self_metrics, "
+    "shutdown_timeout_s, sinks, state_dir"
 )
 SINK_KEYS = "drop_dimensions, exclude, include, interval_s, level, timeout_s, type"
 TYPES = f'{", ".join(BUILTIN)}, or "package.module:ClassOrFactory"'

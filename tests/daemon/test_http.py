@@ -5,7 +5,7 @@ import gzip
 import json
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -84,7 +84,7 @@ class Rig:
 @asynccontextmanager
 async def serving(
     directory: Path, listen: str | None = "127.0.0.1:0"
-) -> AsyncIterator[tuple[Rig, aiohttp.ClientSession]]:
+) -> AsyncGenerator[tuple[Rig, aiohttp.ClientSession]]:
     rig = Rig(directory, listen)
     rig.admin.attach()
     connector = aiohttp.UnixConnector(str(rig.path)) if listen is None else aiohttp.TCPConnector()
