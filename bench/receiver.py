@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ class Address:
 
 
 @contextmanager
-def start_receiver(directory: Path) -> Iterator[Address]:
+def start_receiver(directory: Path) -> Generator[Address]:
     """Run a receiver in a process of its own."""
     child = subprocess.Popen(
         [sys.executable, "-m", "bench.receiver", str(directory)],
