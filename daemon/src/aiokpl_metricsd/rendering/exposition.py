@@ -60,7 +60,7 @@ _EXPONENT_FROM = 1e6
 def escape_name(name: str) -> str:
     """Return a metric's name with what it cannot hold as underscores."""
     name = _NOT_IN_NAME.sub("_", name)
-    return f"_{name}" if name[:1].isdigit() else name
+    return f"_{name}" if not name or name[0].isdigit() else name
 
 
 @lru_cache(maxsize=1_000)
@@ -71,7 +71,7 @@ def escape_label(key: str, *, is_histogram: bool = False) -> str:
         return _MOVED_PREFIX + key
     if is_histogram and key == "le":
         return f"{_MOVED_PREFIX}_{key}"
-    return f"_{key}" if key[:1].isdigit() else key
+    return f"_{key}" if not key or key[0].isdigit() else key
 
 
 def escape_value(value: str) -> str:

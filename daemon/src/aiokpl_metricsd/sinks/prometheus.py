@@ -211,9 +211,9 @@ class PrometheusSink:
             return RefusalReason.KIND_DIFFERS
         # A snapshot without an id is of no daemon; the in-process manager exports each window once.
         if snapshot.window_id:
-            if series.taken == snapshot.window_id:
+            if series.taken == snapshot.window_id and series.taken_end == snapshot.window_end:
                 return None
-            series.taken = snapshot.window_id
+            series.taken, series.taken_end = snapshot.window_id, snapshot.window_end
         series.active = now
         if series.kind is MetricKind.COUNTER and snapshot.min < 0.0:
             series.take_seen(snapshot.window_id, keep=True)

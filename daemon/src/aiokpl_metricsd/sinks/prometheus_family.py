@@ -73,6 +73,7 @@ class Series(Struct, gc=False):
         counts: by bound, of a histogram; not cumulative.
         seen: what open windows hold, a chain.
         taken: the newest closed window that is in the totals.
+        taken_end: its end, in epoch seconds.
     """
 
     key: SeriesKey
@@ -88,6 +89,7 @@ class Series(Struct, gc=False):
     counts: tuple[int, ...] | None = None
     seen: Seen | None = None
     taken: str = ""
+    taken_end: float = 0.0
 
     def take_seen(self, window_id: str, *, keep: bool = False) -> None:
         """Put away what was seen of a window that has closed.
