@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from aiokpl_metricsd.sinks.loading import build_sink
-from aiokpl_metricsd.sinks.prometheus import PrometheusSink
+from aiokpl_metricsd.sinks.prometheus.sink import PrometheusSink
 from tests.daemon.configuration import SINK, load_text, refuse_text
 
 

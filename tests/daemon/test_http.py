@@ -27,7 +27,7 @@ from aiokpl_metricsd.serving.observer import Observer, name_own_metrics
 from aiokpl_metricsd.serving.own_metrics import Differences
 from aiokpl_metricsd.serving.view import SelectedWindows
 from aiokpl_metricsd.sinks.null import NullSink
-from aiokpl_metricsd.sinks.prometheus import PrometheusSink
+from aiokpl_metricsd.sinks.prometheus.sink import PrometheusSink
 from tests.daemon.aggregation import BEGIN, Bench, build_column
 
 pytestmark = pytest.mark.asyncio

@@ -15,7 +15,7 @@ from aiokpl_metricsd.aggregating.histogram import Histogram
 from aiokpl_metricsd.errors import PartialExportError
 from aiokpl_metricsd.rendering.exposition import EOF_LINE, Form
 from aiokpl_metricsd.sinks.contract import RepeatRule
-from aiokpl_metricsd.sinks.prometheus import PrometheusSink
+from aiokpl_metricsd.sinks.prometheus.sink import PrometheusSink
 from aiokpl_metricsd.sinks.scraped import ScrapedSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
 

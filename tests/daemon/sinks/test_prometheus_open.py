@@ -12,7 +12,7 @@ from aiokpl_metricsd.aggregating.windows import Window
 from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.rendering.exposition import Form
 from aiokpl_metricsd.serving.view import SelectedWindows
-from aiokpl_metricsd.sinks.prometheus import PrometheusSink
+from aiokpl_metricsd.sinks.prometheus.sink import PrometheusSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from tests.daemon.aggregation import BEGIN, Bench, build_column
 

@@ -28,8 +28,8 @@ from aiokpl_metricsd.aggregating.statistics import Statistics
 from aiokpl_metricsd.errors import PartialExportError
 from aiokpl_metricsd.rendering.exposition import EOF_LINE, Form, encode_labels
 from aiokpl_metricsd.sinks.contract import RepeatRule
-from aiokpl_metricsd.sinks.prometheus_bounds import Bounds
-from aiokpl_metricsd.sinks.prometheus_family import SLICE_SERIES, Family, Seen, Series, Source
+from aiokpl_metricsd.sinks.prometheus.bounds import Bounds
+from aiokpl_metricsd.sinks.prometheus.family import SLICE_SERIES, Family, Seen, Series, Source
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
 _log = logging.getLogger("aiokpl_metricsd.sinks.prometheus")

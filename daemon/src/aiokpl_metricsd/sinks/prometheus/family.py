@@ -14,7 +14,7 @@ from msgspec import Struct
 from aiokpl_metrics_protocol import MetricKind
 from aiokpl_metricsd.aggregating.open_windows import SeriesKey
 from aiokpl_metricsd.rendering.exposition import Form, encode_head, escape_name, find_unit, format_number
-from aiokpl_metricsd.sinks.prometheus_bounds import Bounds
+from aiokpl_metricsd.sinks.prometheus.bounds import Bounds
 
 # Series rendered, read or taken between two pauses: half a millisecond of counters, 5 ms of histograms with
 # 20 bounds (CPython 3.11, two busy cores).
