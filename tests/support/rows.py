@@ -53,6 +53,11 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
         """Name and sorted dimensions."""
         return self.name, tuple(sorted(self.dimensions.items()))
 
+    @property
+    def identity(self) -> tuple[float, Series]:
+        """What tells it from the other rows of one sink, oldest first."""
+        return self.window_start, self.series
+
 
 class Total(Struct, frozen=True):
     """One series over all windows."""

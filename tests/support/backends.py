@@ -1,0 +1,84 @@
+"""The local backends of a test together: served side by side, and the sinks that send to them."""
+
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+
+from anyio.from_thread import start_blocking_portal
+
+from tests.support import cloudwatch_stub, otlp_receiver
+from tests.support.cloudwatch_stub import CloudWatchStub
+from tests.support.datadog_intake import DatadogIntake
+from tests.support.otlp_receiver import Receiver
+
+# The sinks read the environment as well: these are no settings of the machine.
+ENVIRON = {
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": "/nonexistent",
+    "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+    "DD_HOSTNAME": "tested",
+    "DD_TAGS": "",
+    "GRPC_ENABLE_FORK_SUPPORT": "false",
+}
+
+DATADOG_KEY = "KEY"
+
+NAMES = ("cloudwatch", "grpc", "http", "datadog")
+
+
+class Backends:
+    """One of each, all taking what is sent.
+
+    Attributes:
+        cloudwatch: the strict stub.
+        grpc: OTLP over gRPC.
+        http: OTLP over HTTP.
+        datadog: the intake.
+    """
+
+    def __init__(
+        self, cloudwatch: CloudWatchStub, grpc: Receiver, http: Receiver, datadog: DatadogIntake
+    ) -> None:
+        self.cloudwatch = cloudwatch
+        self.grpc = grpc
+        self.http = http
+        self.datadog = datadog
+
+    def urls(self) -> dict[str, str]:
+        """Return where each one listens, by the names of `NAMES`."""
+        return {
+            "cloudwatch": self.cloudwatch.url,
+            "grpc": self.grpc.endpoint,
+            "http": self.http.endpoint,
+            "datadog": self.datadog.url,
+        }
+
+
+@contextmanager
+def serve_backends() -> Generator[Backends]:
+    """Serve one of each on the loopback."""
+    with ExitStack() as stack:
+        portal = stack.enter_context(start_blocking_portal())
+        stub = stack.enter_context(portal.wrap_async_context_manager(CloudWatchStub()))
+        yield Backends(
+            stub,
+            stack.enter_context(otlp_receiver.serve_grpc()),
+            stack.enter_context(otlp_receiver.serve_http()),
+            stack.enter_context(DatadogIntake(api_key=DATADOG_KEY)),
+        )
+
+
+def build_options(kind: str, url: str) -> str:
+    """Return the lines of a sink's table that make it send to a local backend."""
+    if kind == "cloudwatch":
+        return (
+            f'type = "cloudwatch"\nregion = "{cloudwatch_stub.REGION}"\nendpoint_url = "{url}"\n'
+            f'aws_access_key_id = "{cloudwatch_stub.ACCESS_KEY_ID}"\n'
+            f'aws_secret_access_key = "{cloudwatch_stub.SECRET_ACCESS_KEY}"\n'
+        )
+    if kind == "datadog":
+        return f'type = "datadog"\napi_key = "{DATADOG_KEY}"\nendpoint_url = "{url}"\n'
+    protocol = "grpc" if kind == "grpc" else "http/protobuf"
+    return f'type = "opentelemetry"\nprotocol = "{protocol}"\nendpoint = "{url}"\n'
+
+
+__all__ = ["DATADOG_KEY", "ENVIRON", "NAMES", "Backends", "build_options", "serve_backends"]
