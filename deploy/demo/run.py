@@ -25,11 +25,13 @@ def main() -> int:
         socket_path = Path(directory, "metrics.sock")
         environ = {**os.environ, "AIOKPL_METRICSD_SOCKET": str(socket_path)}
         print("The first window is printed within ten seconds; stop with Ctrl-C.", flush=True)
+        # A shell ignores SIGINT for what it starts in the background, and children inherit that.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
         # In a session of their own, Ctrl-C does not reach them: each is told once, the producer first, so
         # that the daemon still takes its last events.
         daemon = _start("-m", "aiokpl_metricsd", environ=environ)
         producer = None
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with suppress(KeyboardInterrupt):
             _wait_until_listening(socket_path, daemon)
             producer = _start(str(PRODUCER), environ=environ)

@@ -87,7 +87,7 @@ def _run(command: list[str], socket_path: str, **environ: str) -> str:
 
 def test_the_producer_in_python_has_ten_lines_and_no_code_of_ours() -> None:
     sample = page.read_sample("python")
-    assert len(sample.splitlines()) == 10
+    assert len([line for line in sample.splitlines() if line]) == 10
     imports = [node for node in ast.walk(ast.parse(sample)) if isinstance(node, ast.Import | ast.ImportFrom)]
     assert [name.name for node in imports for name in node.names] == ["os", "socket", "msgpack"]
     assert "aiokpl_" not in sample
