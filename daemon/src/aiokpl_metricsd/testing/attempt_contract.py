@@ -31,6 +31,8 @@ from aiokpl_metricsd.testing.subject import (
     NotOfferedError,
     Subject,
     check,
+    copy_totals,
+    find_changed,
     name_series,
     need,
     need_totals,
@@ -121,9 +123,9 @@ class AttemptContract(Subject[BackendT]):
         async def work(backend: BackendT) -> None:
             async with self.build_sink(backend) as sink:
                 for words, snapshot in iterate_plain(self.now()):
-                    before = backend.read()
+                    before = copy_totals(backend)
                     await self._expect_taken(sink, [snapshot], words)
-                    after = backend.read()
+                    after = copy_totals(backend)
                     if before is None or after is None:
                         continue
                     # By its amount, not by its key: a backend has its own idea of names and letters.
@@ -144,8 +146,14 @@ class AttemptContract(Subject[BackendT]):
             async with self.build_sink(backend) as sink:
                 for number, (words, odd) in enumerate(iterate_odd(self.now())):
                     good = build_counter(f"neighbour_{number}", number + 1.0, end=self.now())
+                    before = copy_totals(backend)
                     outcome = await attempt(sink, [good, odd])
                     self._check_odd(outcome, words)
+                    if any(each is odd for each in outcome.taken) and odd.sum != 0.0:
+                        changed = find_changed(before, backend.read()) - self.total([good]).keys()
+                        check(
+                            before is None or changed, f"{words}: said to be taken, and the backend lacks it"
+                        )
                     # What was refused as a whole, delivery would halve.
                     left = outcome.rejected if isinstance(outcome.error, PermanentExportError) else ()
                     left = [*left, *outcome.remaining]
@@ -228,14 +236,10 @@ class AttemptContract(Subject[BackendT]):
             window = build_window("cancelled", 4, end=self.now())
             async with self.build_sink(backend) as sink:
                 backend.answer_next(Answer.HANG)
-                began = monotonic()
-                async with anyio.create_task_group() as group:
-                    group.start_soon(sink.export, window)
-                    await wait_until(backend.is_hanging, "the request that is to hang")
-                    began = monotonic()
-                    group.cancel_scope.cancel()
-                took_s = monotonic() - began
+                took_s, outcomes = await self._cancel(sink, window, backend)
                 check(took_s < PROMPT_S, f"a cancelled export went on for {took_s:.1f} s")
+                lies = [outcome for outcome in outcomes if outcome.error is None]
+                check(not lies, "a cancelled export said that the window was taken")
                 backend.release()
                 self.compare(backend, (), "after a cancelled export")
                 await self._expect_taken(sink, window, "after a cancelled export")
@@ -264,6 +268,33 @@ class AttemptContract(Subject[BackendT]):
         self.run(work, runtime)
 
     # ---- what the tests have in common
+
+    async def _cancel(
+        self, sink: MetricsSink, window: Sequence[MetricSnapshot], backend: BackendT
+    ) -> tuple[float, list[Outcome]]:
+        """Cancel an export that hangs. Return how long it went on, and what it said if it ended by itself."""
+        outcomes: list[Outcome] = []
+
+        async def export() -> None:
+            outcomes.append(await attempt(sink, window))
+
+        async def let_go() -> None:
+            # What does not hear of its cancellation is ended by its backend: the test fails and ends.
+            await wait_until(lambda: began > 0.0, "the cancellation")
+            await anyio.sleep(PROMPT_S)
+            backend.release()
+
+        began = 0.0
+        async with anyio.create_task_group() as watch:
+            watch.start_soon(let_go)
+            async with anyio.create_task_group() as group:
+                group.start_soon(export)
+                await wait_until(backend.is_hanging, "the request that is to hang")
+                began = monotonic()
+                group.cancel_scope.cancel()
+            took_s = monotonic() - began
+            watch.cancel_scope.cancel()
+        return took_s, outcomes
 
     def _build_apart(self) -> MetricsSink:
         kept: list[BackendT] = []

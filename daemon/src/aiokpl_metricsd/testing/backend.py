@@ -44,7 +44,10 @@ class Backend:
         return False
 
     def read(self) -> Mapping[Key, float] | None:
-        """Return the totals of all that was taken, in the keys of `expect`; None where they are unknown."""
+        """Return the totals of all that was taken, in the keys of `expect`; None where they are unknown.
+
+        It may be the mapping that the backend goes on with: the suite copies what it looks at later.
+        """
         return None
 
     def is_hanging(self) -> bool:

@@ -62,7 +62,12 @@ def iterate_plain(end: float) -> Iterator[tuple[str, MetricSnapshot]]:
 
 
 def iterate_odd(end: float) -> Iterator[tuple[str, MetricSnapshot]]:
-    """Yield what a sink takes or sets aside, each with what it is."""
+    """Yield what a sink takes or sets aside, each with what it is, and each a series of its own."""
+    for number, (words, snapshot) in enumerate(_iterate_odd(end)):
+        yield words, replace(snapshot, name=f"odd_{number}") if snapshot.name == "odd" else snapshot
+
+
+def _iterate_odd(end: float) -> Iterator[tuple[str, MetricSnapshot]]:
     good = build_counter("odd", 2.0, end=end)
     histogram = build_histogram("odd", [1.0, 2.0], end=end)
     thirty = tuple((f"key_{number:02}", f"value_{number}") for number in range(30))
@@ -87,8 +92,8 @@ def iterate_odd(end: float) -> Iterator[tuple[str, MetricSnapshot]]:
     yield "an empty name", replace(good, name="")
     yield "a blank name", replace(good, name=" ")
     yield "a long name", replace(good, name="n" * 10_000)
-    yield "a name with control characters", replace(good, name='odd\n\x00"\\{}')
-    yield "a name that is no Unicode", replace(good, name="odd\udc80")
+    yield "a name with control characters", replace(good, name='control\n\x00"\\{}')
+    yield "a name that is no Unicode", replace(good, name="surrogate\udc80")
     yield "an empty dimension", replace(good, dimensions=(("", ""),))
     yield "a long dimension", replace(good, dimensions=(("key", "v" * 10_000),))
     yield "a dimension that is no Unicode", replace(good, dimensions=(("key", "\udc80"),))

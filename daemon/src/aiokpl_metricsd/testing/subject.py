@@ -174,6 +174,19 @@ def need_totals(backend: Backend) -> Mapping[Hashable, float]:
     return held
 
 
+def copy_totals(backend: Backend) -> dict[Key, float] | None:
+    """Return what the backend holds at this moment; None where it cannot be looked into."""
+    held = backend.read()
+    return None if held is None else dict(held)
+
+
+def find_changed(before: Mapping[Key, float] | None, after: Mapping[Key, float] | None) -> set[Key]:
+    """Return the keys that came, or whose total is another one now."""
+    if before is None or after is None:
+        return set()
+    return {key for key, total in after.items() if key not in before or before[key] != total}
+
+
 async def wait_until(is_so: Callable[[], bool], what: str) -> None:
     """Wait until it is so.
 
@@ -207,6 +220,8 @@ __all__ = [
     "check",
     "check_equal",
     "check_least",
+    "copy_totals",
+    "find_changed",
     "name_series",
     "need",
     "need_totals",
