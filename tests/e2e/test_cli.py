@@ -216,6 +216,54 @@ def test_what_the_daemon_would_refuse_is_refused_before_it_is_sent(
     assert "Traceback" not in child.stderr
 
 
+# What the shell hands over as a byte that is no UTF-8 is a lone surrogate to Python.
+NO_TEXT = "a\udcff"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((NO_TEXT,), ("'a\\udcff' is not UTF-8", "write")),
+        (("name", "1", "--dim", f"{NO_TEXT}=b"), ("'a\\udcff' is not UTF-8",)),
+        (("name", "1", "--dim", f"host={NO_TEXT}"), ("'a\\udcff' is not UTF-8",)),
+        (("name", "1", "--unit", NO_TEXT), ("'a\\udcff' is not UTF-8",)),
+        (
+            ("name", "1", *(word for key in range(30) for word in ("--dim", f"{key}={'€' * 1_000}"))),
+            ("at most 65536", "shorten its dimensions"),
+        ),
+    ],
+    ids=["name", "key", "value", "unit", "size"],
+)
+def test_what_no_datagram_can_carry_is_one_line_that_says_what_to_do(
+    nursery: Nursery, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    child = send(nursery, nursery.directory / "nowhere.sock", *arguments)
+    assert child.poll() == 2
+    assert child.stdout == ""
+    (line,) = child.stderr.splitlines()
+    assert all(word in line for word in words), line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("name", NO_TEXT), ("name", "1", "--kind", NO_TEXT), (f"-{NO_TEXT}",), ("name", "--dim", NO_TEXT)],
+)
+def test_no_mistake_in_an_argument_that_is_not_utf_8_is_a_traceback(
+    nursery: Nursery, arguments: tuple[str, ...]
+) -> None:
+    child = send(nursery, nursery.directory / "nowhere.sock", *arguments)
+    assert child.poll() == 2
+    assert "Error: " in child.stderr
+    assert "Traceback" not in child.stderr
+
+
+def test_a_socket_whose_path_is_not_utf_8_is_a_path_like_any_other(nursery: Nursery) -> None:
+    child = send(nursery, nursery.directory / NO_TEXT, "name")
+    assert child.poll() == 1
+    (line,) = child.stderr.splitlines()
+    assert line.endswith("No such file or directory")
+
+
 def test_without_a_daemon_an_event_is_not_sent_and_the_path_is_named(nursery: Nursery) -> None:
     path = nursery.directory / "nowhere.sock"
     child = send(nursery, path, "name")

@@ -4,12 +4,15 @@ import os
 import socket
 import sys
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aiokpl_metricsd import __version__
 from aiokpl_metricsd.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from aiokpl_metrics_protocol import MetricEvent
 
 app = typer.Typer(
     name="aiokpl-metricsd",
@@ -120,19 +123,17 @@ def send(
     ] = None,
 ) -> None:
     """Send one event to the daemon."""
-    from aiokpl_metrics_protocol import EventsFrame, MetricEvent, check_series, encode, socket_candidates
+    from aiokpl_metrics_protocol import MetricEvent, socket_candidates
 
     if name.startswith("-"):
         raise typer.BadParameter(f"no such option: {name}")
     dimensions = tuple(_split_dimension(text) for text in dim or ())
     event = MetricEvent(name, value, 0.0, dimensions, None if kind is None else kind.value, unit)
-    reason = check_series(event.name, event.kind, event.unit, event.dimensions)
-    if reason is not None or value - value != 0.0:
-        message = (
-            f"the event would be refused: {reason or 'value_not_finite'}; docs/protocol.md has the limits"
-        )
-        typer.echo(message, err=True)
-        raise typer.Exit(2)
+    try:
+        datagram = _encode_event(event)
+    except ValueError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
     candidates = socket_candidates() if socket_path is None else (socket_path,)
     problems: list[str] = []
     for path in candidates:
@@ -140,13 +141,36 @@ def send(
             connection.settimeout(5.0)
             try:
                 connection.connect(path)
-                connection.send(encode(EventsFrame([event])))
+                connection.send(datagram)
             except OSError as error:
                 problems.append(f"{path}: {error.strerror or error}")
             else:
                 return
     typer.echo(f"no daemon took the event: {'; '.join(problems)}", err=True)
     raise typer.Exit(1)
+
+
+def _encode_event(event: "MetricEvent") -> bytes:
+    """Return the datagram that carries the event.
+
+    Raises:
+        ValueError: the daemon would refuse it, or no datagram can carry it; one line that says what to do.
+    """
+    from aiokpl_metrics_protocol import EventsFrame, FrameTooLargeError, check_series, encode
+
+    reason: object = check_series(event.name, event.kind, event.unit, event.dimensions)
+    if reason is None and event.value - event.value != 0.0:
+        reason = "value_not_finite"
+    if reason is not None:
+        message = f"the event would be refused: {reason}; docs/protocol.md has the limits"
+        raise ValueError(message)
+    try:
+        return encode(EventsFrame([event]))
+    except UnicodeEncodeError as error:
+        message = f"the event cannot be sent: {error.object!r} is not UTF-8; write the arguments in UTF-8"
+    except FrameTooLargeError as error:
+        message = f"the event cannot be sent: {error}; shorten its dimensions"
+    raise ValueError(message)
 
 
 def _split_dimension(text: str) -> tuple[str, str]:
