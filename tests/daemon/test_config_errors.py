@@ -14,10 +14,10 @@ from tests.daemon.configuration import SINK, load_text, refuse_text
 
 SECRET = "hunter2"
 TOP_KEYS = (
-    "dimensions, grace_s, http, ingest, interval_s, level, limits, metrics, self_metrics, "
-    "shutdown_timeout_s, sinks, state_dir"
+    "dimensions, fsync, grace_s, http, ingest, interval_s, journal_max_bytes, level, limits, metrics, "
+    "outbox_max_bytes, self_metrics, shutdown_timeout_s, sinks, state_dir"
 )
-SINK_KEYS = "drop_dimensions, exclude, include, interval_s, level, timeout_s, type"
+SINK_KEYS = "at_most_once, drop_dimensions, exclude, include, interval_s, level, max_age_s, timeout_s, type"
 TYPES = f'{", ".join(BUILTIN)}, or "package.module:ClassOrFactory"'
 
 

@@ -43,6 +43,8 @@ _MAX_WAIT_S = 86_400
 _Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 _Texts: TypeAlias = tuple[_Text, ...]
 _Wait: TypeAlias = Annotated[float, Meta(gt=0, le=_MAX_WAIT_S)]
+# A year: no backend takes anything older.
+_Age: TypeAlias = Annotated[float, Meta(gt=0, le=366 * 86_400)]
 _Mode: TypeAlias = Annotated[
     str,
     Meta(pattern=r"^0?[0-7]{3}\Z", description='the octal digits of a file\'s mode, such as "0660"'),
@@ -50,6 +52,8 @@ _Mode: TypeAlias = Annotated[
 _DimensionValue: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_DIMENSION_VALUE_CHARS)]
 _SinkLevel: TypeAlias = Literal["detailed", "summary"]
 _Unit: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_UNIT_CHARS)]
+# Below a mebibyte a checkpoint would follow each frame or two.
+_StoreBytes: TypeAlias = Annotated[int, Meta(ge=1024 * 1024)]
 
 _Options = TypeVar("_Options", bound=Struct)
 
@@ -125,7 +129,10 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         level: how much detail the daemon keeps.
         interval_s: the length of a window in seconds.
         grace_s: seconds that a window stays open after its end, for late events.
-        state_dir: where undelivered windows are kept; None keeps them in memory.
+        state_dir: where events and undelivered windows are kept; None keeps them in memory.
+        journal_max_bytes: of events on disk; past it the open windows are written down instead.
+        outbox_max_bytes: of undelivered windows on disk; past it the oldest goes, counted.
+        fsync: have the disk confirm what is acknowledged; without it the kernel has it.
         shutdown_timeout_s: seconds for the last exports after SIGTERM.
         ingest: where events come in.
         http: where the daemon is looked at.
@@ -140,6 +147,9 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     interval_s: Annotated[int, Meta(ge=1, le=3600)] = 60
     grace_s: Annotated[float, Meta(ge=0, le=60)] = 2.0
     state_dir: _Text | None = None
+    journal_max_bytes: _StoreBytes = 32 * 1024 * 1024
+    outbox_max_bytes: _StoreBytes = 256 * 1024 * 1024
+    fsync: bool = False
     shutdown_timeout_s: _Wait = 5.0
     ingest: IngestOptions = IngestOptions()
     http: HttpOptions = HttpOptions()
@@ -160,6 +170,8 @@ class _CommonOptions(Struct, frozen=True, kw_only=True):
     drop_dimensions: _Texts = ()
     interval_s: Annotated[int, Meta(ge=1, le=_MAX_WAIT_S)] | None = None
     timeout_s: _Wait = DEFAULT_TIMEOUT_S
+    max_age_s: _Age | None = None
+    at_most_once: bool = False
 
 
 _TABLES = ("ingest", "http", "self_metrics", "limits", "dimensions", "metrics", "sinks")
@@ -183,6 +195,11 @@ def load(path: str | None, environ: Mapping[str, str]) -> Configuration:
         return _build(interpolate(_parse(text, place), environ, place), place)
     except RecursionError:
         raise place.error("tables or arrays are nested too deeply") from None
+
+
+def find_sinks_place(configuration: Configuration) -> Place:
+    """Return where the tables of the sinks stand, for an error that is about several of them."""
+    return next((Place(sink.place.file, sink.place.table[:-1]) for sink in configuration.sinks.values()), Place())
 
 
 def _read(path: str, place: Place) -> str:
@@ -311,6 +328,8 @@ def _build_sink(table: Mapping[str, object], base_s: int, place: Place) -> SinkO
         exclude=common.exclude,
         drop_dimensions=common.drop_dimensions,
         timeout_s=common.timeout_s,
+        max_age_s=common.max_age_s,
+        at_most_once=common.at_most_once,
         options=options,
         place=place,
         secrets=secrets,
@@ -328,5 +347,6 @@ __all__ = [
     "MetricOptions",
     "SelfMetricsOptions",
     "SinkOptions",
+    "find_sinks_place",
     "load",
 ]

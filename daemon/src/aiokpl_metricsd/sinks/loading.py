@@ -58,6 +58,8 @@ class SinkOptions(Struct, frozen=True, kw_only=True):
         drop_dimensions: keys to be merged away.
         interval_s: seconds; a multiple of the daemon's own.
         timeout_s: seconds that one export may take.
+        max_age_s: how old a window may become, from its end; None leaves it to the sink.
+        at_most_once: nothing is sent a second time where the first may have been taken.
         factory: builds the sink.
         options: the factory's arguments.
         place: where the table stands, for errors.
@@ -73,6 +75,8 @@ class SinkOptions(Struct, frozen=True, kw_only=True):
     exclude: tuple[str, ...] = ()
     drop_dimensions: tuple[str, ...] = ()
     timeout_s: float = DEFAULT_TIMEOUT_S
+    max_age_s: float | None = None
+    at_most_once: bool = False
     options: Mapping[str, Any] = MappingProxyType({})
     place: Place = Place()
     secrets: tuple[str, ...] = ()
