@@ -116,6 +116,8 @@ def test_the_very_thread_that_drains_may_come_back_without_a_wait(door: Door, cl
 
 
 def test_a_finalizer_may_put_and_let_a_client_go_in_any_thread(door: Door, client: MetricsClient) -> None:
+    gone: list[None] = []
+
     class Last:
         def __init__(self) -> None:
             self.cycle = self
@@ -124,6 +126,7 @@ def test_a_finalizer_may_put_and_let_a_client_go_in_any_thread(door: Door, clien
 
         def __del__(self) -> None:
             client.put("last")
+            gone.append(None)
 
     threshold = gc.get_threshold()
     gc.set_threshold(50)
@@ -134,6 +137,13 @@ def test_a_finalizer_may_put_and_let_a_client_go_in_any_thread(door: Door, clien
             door.read()
     finally:
         gc.set_threshold(*threshold)
-    gc.collect()
+
+    def collect() -> bool:
+        # While another thread is at it, in the midst of one of these finalizers, `collect` does nothing.
+        gc.collect()
+        door.read()
+        return len(gone) == 50
+
+    wait_for(collect, "all of them to be collected")
     door.wait_for_events(150)
     wait_for(lambda: len(sender_module._senders) <= 1 or None, "the inner clients to end")
