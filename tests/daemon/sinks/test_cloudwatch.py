@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from aiokpl_metricsd.errors import (
     ConfigurationError,
@@ -151,6 +152,28 @@ async def test_what_is_not_the_datas_fault_may_be_tried_again_and_is_tried_once(
         assert len(stub.requests) == 1
         await sink.export(build_window(3))
         assert len(stub.accepted) == 3
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_the_answer_of_a_place_that_a_redirect_leads_to_does_not_count(status: int) -> None:
+    page = web.Application()
+    page.router.add_route("*", "/login", _answer_page)
+    runner = web.AppRunner(page)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    location = f"http://127.0.0.1:{runner.addresses[0][1]}/login"
+    redirect = Answer(status, "Moved", "elsewhere", {"Location": location})
+    async with serving([redirect]) as (stub, sink):
+        error = await fail(sink, build_window(3))
+        assert isinstance(error, RetryableExportError)
+        assert f"{status} to {location}" in str(error)
+        await sink.export(build_window(3))
+        assert len(stub.accepted) == 3
+    await runner.cleanup()
+
+
+async def _answer_page(_: web.Request) -> web.Response:
+    return web.Response(text="please log in")
 
 
 async def test_a_request_that_gets_no_answer_in_time_may_be_tried_again() -> None:

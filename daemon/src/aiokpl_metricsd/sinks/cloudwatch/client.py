@@ -162,6 +162,38 @@ def _replace_body(params: dict[str, Any], **_: object) -> None:
             params["headers"]["Content-Encoding"] = "gzip"
 
 
+class RedirectedError(Exception):
+    """The answer is of another place than was asked, so it says nothing of what was sent.
+
+    Attributes:
+        response: what the place that was asked said, as the SDK's own errors have it.
+    """
+
+    def __init__(self, status: int, location: str) -> None:
+        """Keep where it led to."""
+        message = f"{status} to {location}, whose answer does not count; set endpoint_url"
+        super().__init__(message)
+        self.response = {
+            "Error": {"Code": "Redirected", "Message": message},
+            "ResponseMetadata": {"HTTPStatusCode": status},
+        }
+
+
+def _refuse_redirect(response: tuple[Any, Any] | None = None, **_: object) -> None:
+    """Raise where the SDK's HTTP client was redirected.
+
+    It follows without a word, mostly as a GET without a body, and cannot be told not to (aiobotocore 3.10,
+    read 2026-11). So a page that answers 200, as a proxy's, would pass for metrics taken.
+
+    Raises:
+        RedirectedError: it was.
+    """
+    history = () if response is None else getattr(response[0].raw, "history", ())
+    if history:
+        first = history[0]
+        raise RedirectedError(first.status, first.headers.get("Location", "nowhere"))
+
+
 async def check_client(options: ClientOptions) -> None:
     """See that the SDK is there and finds credentials.
 
@@ -207,6 +239,8 @@ async def open_sender(
         config=config,
     )
     async with creating as client:
+        # Not in order to retry: it is the one event that has the HTTP client's own answer.
+        client.meta.events.register("needs-retry.cloudwatch.PutMetricData", _refuse_redirect)
         if getattr(client.meta.service_model, "resolved_protocol", "") == "json":
             yield DirectSender(client, namespace, compress=compress)
         else:
@@ -254,6 +288,7 @@ __all__ = [
     "ClientOptions",
     "DirectSender",
     "PlainSender",
+    "RedirectedError",
     "Sender",
     "check_client",
     "encode_json",
