@@ -146,6 +146,31 @@ async def test_the_close_begins_the_backoff_anew() -> None:
     assert delivery.ledgers["sink"].delivered == 2
 
 
+@pytest.mark.asyncio
+async def test_the_close_begins_the_backoff_anew_for_an_attempt_under_way_too() -> None:
+    clock, sink = FakeClock(), ScriptedSink([*[RetryableExportError()] * 12, hang])
+    async with running(clock, serve(sink, timeout_s=3.0)) as delivery:
+        delivery.offer_nowait(build_window(2))
+        while sink.script:
+            await clock.advance(1.0)
+        assert await clock.run(delivery.close(10.0)) < 5.0
+    assert delivery.ledgers["sink"].delivered == 2
+
+
+class ClosedSink(ScriptedSink):
+    """Cannot be entered."""
+
+    async def __aenter__(self) -> Self:
+        raise OSError("nobody there")
+
+
+@pytest.mark.asyncio
+async def test_a_sink_that_cannot_be_entered_delays_no_close_when_nothing_waits_for_it() -> None:
+    clock = FakeClock()
+    async with running(clock, serve(ClosedSink())) as delivery:
+        assert await clock.run(delivery.close(10.0)) == 0.0
+
+
 class SlowlyLeftSink(ScriptedSink):
     """Takes its time to close."""
 

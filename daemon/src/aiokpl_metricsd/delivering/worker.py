@@ -128,6 +128,8 @@ class Worker:
     def hurry(self, until: float) -> None:
         """End the backoff, hold nothing back, and begin no attempt after `until`."""
         self._until = until
+        # Of an attempt under way, too: should it fail, the next wait is a short one.
+        self._backoff.reset()
         self._hurried.set()
         self._changed.set()
 
@@ -151,7 +153,10 @@ class Worker:
             await self._leave(cause)
 
     async def _enter(self) -> bool:
-        """Enter the sink, however many attempts it takes. Return False when there is no time left to try."""
+        """Enter the sink, however many attempts it takes.
+
+        Return False when there is no time left to try, or nothing left to try for.
+        """
         while not self._gave_up:
             try:
                 await run_limited(self._sink.__aenter__(), self._settings.timeout_s, self._around.sleep)
@@ -164,6 +169,8 @@ class Worker:
             else:
                 self._backoff.reset()
                 return True
+            if self._has_ended and not self._queue:
+                break
             await self._pause(self._backoff.next_s())
         return False
 
@@ -264,8 +271,6 @@ class Worker:
         """Wait; a shutdown ends the wait, once, and gives up what could only be tried after its end."""
         if self._until is None:
             await wait_event(self._hurried, delay_s, self._around.sleep)
-            if self._hurried.is_set():
-                self._backoff.reset()
         elif self._around.clock() + delay_s >= self._until:
             self._gave_up = True
         else:
