@@ -9,31 +9,13 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from aiokpl_metrics_protocol import EventsFrame, MetricEvent, encode
+from tests.support.admin import AdminConnection, admin_of, ask
 from tests.support.child import Nursery
 from tests.support.daemon import DaemonProcess, send_datagram
 from tests.support.polling import TIMEOUT_S, wait_for
 from tests.support.rows import check_balance
 
 PAGE = '[sinks.page]\ntype = "prometheus"\n'
-
-
-class AdminConnection(http.client.HTTPConnection):
-    """A connection over a Unix socket."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("admin", timeout=TIMEOUT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(TIMEOUT_S)
-        self.sock.connect(str(self._path))
-
-
-def ask(connection: http.client.HTTPConnection, path: str) -> tuple[int, str]:
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    return answer.status, answer.read().decode()
 
 
 def read_samples(page: str) -> dict[str, float]:
@@ -43,10 +25,6 @@ def read_samples(page: str) -> dict[str, float]:
         for sample in family.samples:
             found[sample.name] = found.get(sample.name, 0.0) + sample.value
     return found
-
-
-def admin_of(daemon: DaemonProcess) -> Path:
-    return daemon.socket_path.with_name("admin.sock")
 
 
 def test_the_page_shows_what_was_sent_and_what_was_lost(nursery: Nursery) -> None:

@@ -2,8 +2,9 @@
 
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from typing import TypeAlias
 
-from anyio.from_thread import start_blocking_portal
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from tests.support import cloudwatch_stub, otlp_receiver
 from tests.support.cloudwatch_stub import CloudWatchStub
@@ -24,6 +25,8 @@ DATADOG_KEY = "KEY"
 
 NAMES = ("cloudwatch", "grpc", "http", "datadog")
 
+Backend: TypeAlias = CloudWatchStub | Receiver | DatadogIntake
+
 
 class Backends:
     """One of each, all taking what is sent.
@@ -43,28 +46,56 @@ class Backends:
         self.http = http
         self.datadog = datadog
 
+    def by_name(self) -> dict[str, Backend]:
+        """Return them by the names of `NAMES`."""
+        return dict(zip(NAMES, (self.cloudwatch, self.grpc, self.http, self.datadog), strict=True))
+
     def urls(self) -> dict[str, str]:
         """Return where each one listens, by the names of `NAMES`."""
-        return {
-            "cloudwatch": self.cloudwatch.url,
-            "grpc": self.grpc.endpoint,
-            "http": self.http.endpoint,
-            "datadog": self.datadog.url,
-        }
+        return {name: url_of(backend) for name, backend in self.by_name().items()}
+
+
+class Servers:
+    """Serves any number of backends on the loopback while it is entered.
+
+    Args:
+        stack: ends them.
+    """
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self.portal: BlockingPortal = stack.enter_context(start_blocking_portal())
+
+    def serve_cloudwatch(self) -> CloudWatchStub:
+        """Serve the strict stub."""
+        return self._stack.enter_context(self.portal.wrap_async_context_manager(CloudWatchStub()))
+
+    def serve_grpc(self) -> Receiver:
+        """Serve OTLP over gRPC."""
+        return self._stack.enter_context(otlp_receiver.serve_grpc())
+
+    def serve_http(self) -> Receiver:
+        """Serve OTLP over HTTP."""
+        return self._stack.enter_context(otlp_receiver.serve_http())
+
+    def serve_datadog(self) -> DatadogIntake:
+        """Serve the intake."""
+        return self._stack.enter_context(DatadogIntake(api_key=DATADOG_KEY))
 
 
 @contextmanager
 def serve_backends() -> Generator[Backends]:
     """Serve one of each on the loopback."""
     with ExitStack() as stack:
-        portal = stack.enter_context(start_blocking_portal())
-        stub = stack.enter_context(portal.wrap_async_context_manager(CloudWatchStub()))
+        servers = Servers(stack)
         yield Backends(
-            stub,
-            stack.enter_context(otlp_receiver.serve_grpc()),
-            stack.enter_context(otlp_receiver.serve_http()),
-            stack.enter_context(DatadogIntake(api_key=DATADOG_KEY)),
+            servers.serve_cloudwatch(), servers.serve_grpc(), servers.serve_http(), servers.serve_datadog()
         )
+
+
+def url_of(backend: Backend) -> str:
+    """Return where a backend listens."""
+    return backend.endpoint if isinstance(backend, Receiver) else backend.url
 
 
 def build_options(kind: str, url: str) -> str:
@@ -81,4 +112,14 @@ def build_options(kind: str, url: str) -> str:
     return f'type = "opentelemetry"\nprotocol = "{protocol}"\nendpoint = "{url}"\n'
 
 
-__all__ = ["DATADOG_KEY", "ENVIRON", "NAMES", "Backends", "build_options", "serve_backends"]
+__all__ = [
+    "DATADOG_KEY",
+    "ENVIRON",
+    "NAMES",
+    "Backend",
+    "Backends",
+    "Servers",
+    "build_options",
+    "serve_backends",
+    "url_of",
+]
