@@ -24,7 +24,7 @@ from aiokpl_metricsd.sinks.memory import InMemorySink
 from aiokpl_metricsd.sinks.prometheus.sink import PrometheusSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from aiokpl_metricsd.testing import Answer, Backend, Key, ScriptedSink
-from tests.support import cloudwatch_stub, datadog_intake, otlp_receiver
+from tests.support import datadog_intake, otlp_receiver
 
 PREFIX = "aiokpl."
 PATHS = (datadog_intake.SERIES, datadog_intake.DISTRIBUTIONS)
@@ -185,41 +185,6 @@ class FileBackend(Backend):
 
     def read(self) -> Mapping[Key, float]:
         return total_lines(self.path.read_text().splitlines()) if self.path.exists() else {}
-
-
-class CloudWatchBackend(Backend):
-    """The strict stub; a request has 5 datums at most."""
-
-    answers = frozenset({*Answer} - {Answer.LOST})
-
-    def __init__(self, stub: cloudwatch_stub.CloudWatchStub) -> None:
-        self.stub = stub
-
-    def answer_next(self, answer: Answer) -> None:
-        scripts: dict[Answer, list[cloudwatch_stub.Answer | None]] = {
-            Answer.ACCEPT: [None],
-            Answer.RETRYABLE: [cloudwatch_stub.THROTTLED],
-            Answer.PERMANENT: [cloudwatch_stub.Answer(400, "InvalidParameterValue", "no")],
-            Answer.PARTIAL: [None, cloudwatch_stub.FAILED],
-            Answer.HANG: [cloudwatch_stub.HANG],
-        }
-        self.stub.script += scripts[answer]
-
-    def poison(self, name: str) -> bool:
-        self.stub.poison |= {name}
-        return True
-
-    def read(self) -> Mapping[Key, float]:
-        totals = Totals()
-        for datum in self.stub.accepted:
-            dimensions = tuple((each["Name"], each["Value"]) for each in datum.get("Dimensions", ()))
-            totals.add(
-                (datum["MetricName"], dimensions, datum["Timestamp"] + 60.0), datum["StatisticValues"]["Sum"]
-            )
-        return totals
-
-    def is_hanging(self) -> bool:
-        return self.stub._at_once > 0
 
 
 class OtlpAnswers(NamedTuple):
@@ -395,7 +360,6 @@ class PageBackend(Backend):
 
 
 __all__ = [
-    "CloudWatchBackend",
     "DatadogBackend",
     "FileBackend",
     "MemoryBackend",
@@ -404,4 +368,5 @@ __all__ = [
     "PageBackend",
     "ScriptedBackend",
     "StreamBackend",
+    "Totals",
 ]

@@ -22,7 +22,6 @@ from aiokpl_metricsd.snapshot import MetricSnapshot
 from aiokpl_metricsd.testing import Backend, Key, ScriptedSink
 from aiokpl_metricsd.testing.sink_contract import SinkContract
 from tests.daemon.sinks.contract_backends import (
-    CloudWatchBackend,
     DatadogBackend,
     FileBackend,
     MemoryBackend,
@@ -32,7 +31,8 @@ from tests.daemon.sinks.contract_backends import (
     ScriptedBackend,
     StreamBackend,
 )
-from tests.support.cloudwatch_stub import CloudWatchStub, isolate
+from tests.daemon.sinks.contract_cloudwatch import ClientBackend, CloudWatchBackend, LosingStub
+from tests.support.cloudwatch_stub import isolate
 from tests.support.datadog_intake import DatadogIntake
 from tests.support.otlp_receiver import serve_grpc, serve_http
 
@@ -118,11 +118,12 @@ class TestJsonl(SinkContract[FileBackend]):
 
 
 class TestCloudWatch(SinkContract[CloudWatchBackend]):
+    # The SDK is for asyncio only; `TestCloudWatchClient` runs under both.
     percentiles: ClassVar[bool] = False
 
     @asynccontextmanager
     async def open_backend(self) -> AsyncGenerator[CloudWatchBackend]:
-        async with CloudWatchStub() as stub:
+        async with LosingStub() as stub:
             yield CloudWatchBackend(stub)
 
     def build_sink(self, backend: CloudWatchBackend) -> CloudWatchSink:
@@ -137,6 +138,22 @@ class TestCloudWatch(SinkContract[CloudWatchBackend]):
 
 class TestCloudWatchPercentiles(TestCloudWatch):
     percentiles = True
+
+
+class TestCloudWatchClient(SinkContract[ClientBackend]):
+    runtimes = BOTH
+
+    @asynccontextmanager
+    async def open_backend(self) -> AsyncGenerator[ClientBackend]:
+        yield ClientBackend()
+
+    def build_sink(self, backend: ClientBackend) -> CloudWatchSink:
+        return CloudWatchSink(
+            region="eu-west-1", client_factory=backend.open_client, max_datums=5, concurrency=1
+        )
+
+    def expect(self, snapshot: MetricSnapshot) -> Mapping[Key, float]:
+        return {(snapshot.name, snapshot.dimensions, snapshot.window_end): snapshot.sum}
 
 
 class TestOtlpGrpcDelta(SinkContract[OtlpBackend]):

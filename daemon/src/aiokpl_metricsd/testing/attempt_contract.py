@@ -5,6 +5,7 @@ from time import monotonic
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from aiokpl_metrics_protocol import MetricEvent
 from aiokpl_metricsd.errors import (
@@ -16,6 +17,7 @@ from aiokpl_metricsd.errors import (
 from aiokpl_metricsd.sinks.contract import EventfulMetricsSink, MetricsSink, RepeatRule
 from aiokpl_metricsd.sinks.loading import build_options
 from aiokpl_metricsd.snapshot import MetricSnapshot
+from aiokpl_metricsd.state import RememberingSink
 from aiokpl_metricsd.testing.backend import Answer
 from aiokpl_metricsd.testing.outcome import Outcome, attempt
 from aiokpl_metricsd.testing.specimen import (
@@ -40,6 +42,10 @@ from aiokpl_metricsd.testing.subject import (
 )
 
 _UNKNOWN_OPTION = "no_such_option"
+
+# Larger than what sinks do in one turn of the event loop, and turns after which it is cancelled.
+_LARGE = 600
+_TURNS = (1, 3)
 
 
 class AttemptContract(Subject[BackendT]):
@@ -247,6 +253,51 @@ class AttemptContract(Subject[BackendT]):
 
         self.run(work, runtime)
 
+    def test_a_window_cancelled_at_any_moment_is_whole_when_it_comes_again(self, runtime: str) -> None:
+        """Nothing of it is lost then, and nothing doubled but where repeats add."""
+
+        async def work(backend: BackendT) -> None:
+            need_totals(backend)
+            windows: list[MetricSnapshot] = []
+            async with self.build_sink(backend) as sink:
+                for turns in _TURNS:
+                    window = build_window(f"after_{turns}", _LARGE, end=self.now())
+                    async with anyio.create_task_group() as group:
+                        group.start_soon(attempt, sink, window)
+                        for _ in range(turns):
+                            await checkpoint()
+                        group.cancel_scope.cancel()
+                    await self._expect_taken(sink, window, f"after one cancelled within {turns} turns")
+                    windows += window
+            self.compare_repeated(sink, backend, windows, "after cancelled exports")
+
+        self.run(work, runtime)
+
+    # ---- what a sink remembers
+
+    def test_another_sink_goes_on_with_what_it_remembers(self, runtime: str) -> None:
+        """Where the sink has `dump_state` and `load_state`: totals go on, as after an orderly restart."""
+
+        async def work(backend: BackendT) -> None:
+            windows = [
+                [build_counter("remembered", value, end=self.now() - age)]
+                for value, age in ((3.0, WINDOW_S), (4.0, 0.0))
+            ]
+            state: bytes | None = None
+            for window in windows:
+                sink = self.build_sink(backend)
+                if not isinstance(sink, RememberingSink):
+                    raise NotOfferedError("the sink has no dump_state and load_state")
+                if state is not None:
+                    sink.load_state(state)
+                async with sink:
+                    await self._expect_taken(sink, window, "before or after a restart")
+                state = sink.dump_state()
+                check(type(state) is bytes, f"dump_state returns bytes, not {type(state).__name__}")
+            self.compare(backend, [*windows[0], *windows[1]], "after a restart")
+
+        self.run(work, runtime)
+
     # ---- events
 
     def test_record_takes_each_event_at_once(self, runtime: str) -> None:
@@ -284,7 +335,7 @@ class AttemptContract(Subject[BackendT]):
             await anyio.sleep(PROMPT_S)
             backend.release()
 
-        began = 0.0
+        began = took_s = 0.0
         async with anyio.create_task_group() as watch:
             watch.start_soon(let_go)
             async with anyio.create_task_group() as group:

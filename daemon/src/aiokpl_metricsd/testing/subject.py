@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from aiokpl_metrics_protocol import MetricKind
-from aiokpl_metricsd.sinks.contract import MetricsSink
+from aiokpl_metricsd.sinks.contract import MetricsSink, RepeatRule
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from aiokpl_metricsd.testing.backend import Answer, Backend, Key
 
@@ -112,6 +112,19 @@ class Subject(Generic[BackendT]):
         held = backend.read()
         if held is not None:
             check_equal(held, self.total(snapshots), when)
+
+    def compare_repeated(
+        self, sink: MetricsSink, backend: Backend, snapshots: Iterable[MetricSnapshot], when: str
+    ) -> None:
+        """Fail unless the backend holds each at least once, and exactly once where the repeat rule says so.
+
+        Raises:
+            AssertionError: it does not.
+        """
+        check_held = (
+            check_least if getattr(sink, "repeat_rule", RepeatRule.ADDS) == RepeatRule.ADDS else check_equal
+        )
+        check_held(need_totals(backend), self.total(snapshots), when)
 
 
 def check(is_so: object, message: str) -> None:
