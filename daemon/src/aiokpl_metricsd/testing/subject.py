@@ -197,7 +197,8 @@ def find_changed(before: Mapping[Key, float] | None, after: Mapping[Key, float] 
     """Return the keys that came, or whose total is another one now."""
     if before is None or after is None:
         return set()
-    return {key for key, total in after.items() if key not in before or before[key] != total}
+    # As text, in which NaN is NaN.
+    return {key for key, total in after.items() if key not in before or repr(before[key]) != repr(total)}
 
 
 async def wait_until(is_so: Callable[[], bool], what: str) -> None:
