@@ -1,13 +1,14 @@
 """What sinks remember across an orderly restart."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
 
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.sinks.null import NullSink
-from aiokpl_metricsd.state import StateFolder
+from aiokpl_metricsd.state import StateFolder, check_state_dir
 
 
 class Remembering(NullSink):
@@ -84,7 +85,34 @@ def test_the_files_are_the_owners_alone(tmp_path: Path) -> None:
     assert [file.stat().st_mode & 0o777 for file in made.iterdir()] == [0o600]
 
 
-def test_a_directory_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("below", ["file", "file/deeper/still", "\0", "n" * 300])
+def test_a_directory_that_cannot_be_made_is_one_line_and_the_check_has_the_same(
+    tmp_path: Path, below: str
+) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match=r"state_dir: .* cannot be made"):
-        StateFolder(str(tmp_path / "file"))
+    lines: set[str] = set()
+    for refuse in (StateFolder, check_state_dir):
+        with pytest.raises(ConfigurationError, match=r"state_dir: .* cannot be made: .") as caught:
+            refuse(str(tmp_path / below))
+        lines.add(str(caught.value))
+    (line,) = lines
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("below", ["", "some/where/new"])
+def test_the_check_of_a_directory_makes_nothing(tmp_path: Path, below: str) -> None:
+    check_state_dir(str(tmp_path / below))
+    check_state_dir(None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_check_knows_a_directory_that_is_there(tmp_path: Path) -> None:
+    StateFolder(str(tmp_path))
+    check_state_dir(str(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_the_check_sees_where_this_user_may_not_write(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigurationError, match="Permission denied"):
+        check_state_dir(str(tmp_path / "state"))

@@ -93,11 +93,11 @@ def check(
 ) -> None:
     """Read a configuration as the daemon would, build its sinks, open nothing."""
     from aiokpl_metricsd.config import load
-    from aiokpl_metricsd.inspection import inspect_sinks
+    from aiokpl_metricsd.inspection import inspect_configuration
 
     try:
         configuration = load(config, os.environ)
-        lines = inspect_sinks(configuration, series_from)
+        lines = inspect_configuration(configuration, series_from)
     except ConfigurationError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None

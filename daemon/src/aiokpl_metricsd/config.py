@@ -199,7 +199,9 @@ def load(path: str | None, environ: Mapping[str, str]) -> Configuration:
 
 def find_sinks_place(configuration: Configuration) -> Place:
     """Return where the tables of the sinks stand, for an error that is about several of them."""
-    return next((Place(sink.place.file, sink.place.table[:-1]) for sink in configuration.sinks.values()), Place())
+    return next(
+        (Place(sink.place.file, sink.place.table[:-1]) for sink in configuration.sinks.values()), Place()
+    )
 
 
 def _read(path: str, place: Place) -> str:

@@ -16,11 +16,10 @@ from aiokpl_metricsd.aggregating.registry import Registry
 from aiokpl_metricsd.aggregating.windows import Window, Windows
 from aiokpl_metricsd.aggregator import Aggregator
 from aiokpl_metricsd.clock import Clock, SystemClock, WindowClock
-from aiokpl_metricsd.config import Configuration
+from aiokpl_metricsd.config import Configuration, find_sinks_place
 from aiokpl_metricsd.decoder import Decoder
 from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.delivery import Delivery, SinkSettings
-from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.ledger import Ledger
 from aiokpl_metricsd.listener import Listener
 from aiokpl_metricsd.log import Throttle
@@ -32,7 +31,7 @@ from aiokpl_metricsd.serving.own_metrics import Differences
 from aiokpl_metricsd.serving.view import SelectedWindows
 from aiokpl_metricsd.sinks.contract import EventfulMetricsSink
 from aiokpl_metricsd.sinks.loading import build_sink
-from aiokpl_metricsd.sinks.scraped import ScrapedSink
+from aiokpl_metricsd.sinks.scraped import ScrapedSink, find_scraped
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from aiokpl_metricsd.state import StateFolder
 from aiokpl_metricsd.tap import Outlet, Tap
@@ -60,7 +59,8 @@ class Daemon:
         doors: the bound sockets of HTTP; the daemon gives them back.
 
     Raises:
-        ConfigurationError: a sink cannot be built, or two want the same page.
+        ConfigurationError: a sink cannot be built, two want the same page, or the directory for what they
+            remember cannot be made.
     """
 
     def __init__(
@@ -106,6 +106,8 @@ class Daemon:
         settings = [_build_settings(configuration, name) for name in configuration.sinks]
         self.delivery = Delivery(settings)
         self._sinks = [(each.name, each.sink) for each in settings]
+        # Before the sinks recall anything: what is recalled is gone from the folder.
+        scraped = find_scraped(self._sinks, find_sinks_place(configuration))
         self._state = StateFolder(configuration.state_dir)
         for sink_name, sink in self._sinks:
             self._state.recall(sink_name, sink)
@@ -118,7 +120,7 @@ class Daemon:
         self._observer = Observer(
             self.ledger, self.aggregator, self._registry, self._windows, self.delivery, self._clock.time()
         )
-        self._observer.scraped = self._join_page(settings)
+        self._join_page(settings, scraped)
         self._admin = Admin(
             Doors([]) if doors is None else doors,
             self._observer,
@@ -129,21 +131,15 @@ class Daemon:
         enabled = configuration.self_metrics.enabled
         self._differences = Differences(self._observer.collect, configuration.dimensions) if enabled else None
 
-    def _join_page(self, settings: list[SinkSettings]) -> dict[str, ScrapedSink]:
-        """Let the sink that is scraped see the open windows; return it by its name."""
-        scraped: dict[str, ScrapedSink] = {}
+    def _join_page(self, settings: list[SinkSettings], scraped: dict[str, ScrapedSink]) -> None:
+        """Let the page show the sink that is scraped, and that sink see the open windows."""
+        self._observer.scraped = scraped
         for each in settings:
-            if isinstance(each.sink, ScrapedSink):
+            if each.name in scraped:
                 # Its own longer windows are not the daemon's, so it shows the closed ones alone.
                 is_base = each.selection.interval_s is None
                 view = SelectedWindows(self.aggregator, each.selection) if is_base else None
-                each.sink.join_page(view, name_own_metrics())
-                scraped[each.name] = each.sink
-        if len(scraped) > 1:
-            raise ConfigurationError(
-                f"[sinks] {' and '.join(scraped)}: one page shows one sink; remove the others"
-            )
-        return scraped
+                scraped[each.name].join_page(view, name_own_metrics())
 
     def stop(self) -> None:
         """Ask `run` to end. A second call ends the process at once."""

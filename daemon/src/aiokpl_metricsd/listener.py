@@ -110,9 +110,27 @@ def listen(candidates: Sequence[str], *, mode: int, group: str | None) -> Listen
             except OSError as error:
                 problem = error.strerror or str(error)
         problems.append(f"{path}: {problem}")
+    raise _refuse_paths(problems)
+
+
+def check_place(candidates: Sequence[str], *, group: str | None) -> None:
+    """Make sure that `listen` finds a path and a group, as far as can be seen without making a socket.
+
+    Raises:
+        ConfigurationError: no path can be a socket's, or there is no such group.
+    """
+    problems = [f"{path}: {problem}" for path in candidates if (problem := _find_problem(path)) is not None]
+    if len(problems) == len(candidates):
+        raise _refuse_paths(problems)
+    if group is not None:
+        _group_number(group)
+
+
+def _refuse_paths(problems: Sequence[str]) -> ConfigurationError:
     reasons = "; ".join(problems)
-    message = f"cannot create the ingest socket: {reasons}; set [ingest] socket to a path that can be made"
-    raise ConfigurationError(message)
+    return ConfigurationError(
+        f"cannot create the ingest socket: {reasons}; set [ingest] socket to a path that can be made"
+    )
 
 
 def _find_problem(path: str) -> str | None:
@@ -241,4 +259,4 @@ def _group_number(group: str) -> int:
         raise ConfigurationError(message) from error
 
 
-__all__ = ["STREAM_BACKLOG", "Listener", "listen", "listen_beside"]
+__all__ = ["STREAM_BACKLOG", "Listener", "check_place", "listen", "listen_beside"]

@@ -8,8 +8,10 @@ older ones would make a total go back.
 A sink that wants this has `dump_state() -> bytes` and `load_state(bytes)`, called before it is entered.
 """
 
+import errno
 import logging
 import os
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -52,9 +54,8 @@ class StateFolder:
             return
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            reason = error.strerror or error
-            raise ConfigurationError(f"state_dir: {self._folder} cannot be made: {reason}") from None
+        except (OSError, ValueError) as error:
+            raise _refuse_folder(self._folder, error) from None
 
     def recall(self, name: str, sink: object) -> None:
         """Give a sink what it remembered, once. What cannot be read is said, and the sink begins anew."""
@@ -97,6 +98,43 @@ class StateFolder:
         _log.warning("what the sink remembered is lost; its totals begin anew", extra={"fields": fields})
 
 
+def check_state_dir(state_dir: str | None) -> None:
+    """Make sure that `StateFolder` can have its directory, and make nothing.
+
+    Raises:
+        ConfigurationError: the directory cannot be made.
+    """
+    if state_dir is None:
+        return
+    folder = Path(state_dir, _FOLDER)
+    try:
+        _find_room(folder)
+    except (OSError, ValueError) as error:
+        raise _refuse_folder(folder, error) from None
+
+
+def _find_room(folder: Path) -> None:
+    """Raise what making the folder and its parents would raise, as far as can be seen."""
+    for path in (folder, *folder.absolute().parents):
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISDIR(mode):
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+        if path != folder and not os.access(path, os.W_OK | os.X_OK):
+            is_read_only = os.statvfs(path).f_flag & os.ST_RDONLY
+            number = errno.EROFS if is_read_only else errno.EACCES
+            raise OSError(number, os.strerror(number))
+        return
+
+
+def _refuse_folder(folder: Path, error: OSError | ValueError) -> ConfigurationError:
+    reason = error.strerror if isinstance(error, OSError) else None
+    shown = str(folder).replace("\0", "\\0")
+    return ConfigurationError(f"state_dir: {shown} cannot be made: {reason or error}")
+
+
 def _file_name(name: str) -> str:
     """Return a file's name for a sink's: a TOML key may hold anything, a path's separator included."""
     return f"{name.encode().hex()}.state"
@@ -106,4 +144,4 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
-__all__ = ["RememberingSink", "StateFolder"]
+__all__ = ["RememberingSink", "StateFolder", "check_state_dir"]

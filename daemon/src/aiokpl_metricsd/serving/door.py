@@ -110,9 +110,8 @@ def open_doors(ingest_path: str, listen: str | None) -> Doors:
         ConfigurationError: the address cannot be had, or aiohttp is not installed and an address is given.
         SocketInUseError: another process has the address.
     """
+    check_installed(listen)
     if not is_installed():
-        if listen is not None:
-            raise ConfigurationError(describe_missing())
         _log.info("no HTTP: %s", describe_missing())
         return Doors([])
     opened: list[Door] = []
@@ -131,6 +130,16 @@ def open_doors(ingest_path: str, listen: str | None) -> Doors:
             Doors(opened).close()
             raise
     return Doors(opened)
+
+
+def check_installed(listen: str | None) -> None:
+    """Make sure that HTTP can be served where it is asked for.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if listen is not None and not is_installed():
+        raise ConfigurationError(describe_missing())
 
 
 def is_installed() -> bool:
@@ -171,6 +180,7 @@ __all__ = [
     "ADMIN_NAME",
     "Door",
     "Doors",
+    "check_installed",
     "describe_missing",
     "is_installed",
     "open_doors",

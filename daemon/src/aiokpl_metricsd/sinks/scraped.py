@@ -1,9 +1,10 @@
 """A sink whose backend comes and reads: what the page asks of it."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
 from aiokpl_metricsd.aggregating.open_windows import OpenWindows
+from aiokpl_metricsd.configuring.place import Place, quote_key
 from aiokpl_metricsd.rendering.exposition import Form
 
 
@@ -35,4 +36,20 @@ class ScrapedSink(Protocol):
         ...
 
 
-__all__ = ["ScrapedSink"]
+def find_scraped(sinks: Iterable[tuple[str, object]], place: Place) -> dict[str, ScrapedSink]:
+    """Return the sink that is scraped, by its name; nothing where none is.
+
+    Args:
+        sinks: by name, built.
+        place: of the table of all sinks.
+
+    Raises:
+        ConfigurationError: two sinks want the same page.
+    """
+    scraped = {name: sink for name, sink in sinks if isinstance(sink, ScrapedSink)}
+    if len(scraped) > 1:
+        raise place.error("one page shows one sink; remove the others", " and ".join(map(quote_key, scraped)))
+    return scraped
+
+
+__all__ = ["ScrapedSink", "find_scraped"]
