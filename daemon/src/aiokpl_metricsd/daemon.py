@@ -10,6 +10,7 @@ get until the deadline.
 import asyncio
 import logging
 import os
+from contextlib import AsyncExitStack
 
 from aiokpl_metrics_protocol import CATALOG, ColumnsFrame, Description, MetricKind, ProtocolError, RowsFrame
 from aiokpl_metricsd.aggregating.registry import Registry
@@ -149,11 +150,18 @@ class Daemon:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Serve until `stop`, then hand over what there is."""
-        self._receiver.attach(asyncio.get_running_loop())
-        _log.info("listening", extra={"fields": {"socket": self._listener.path}})
-        self._admin.attach()
-        await self.delivery.start()
+        """Serve until `stop`, then hand over what there is. Whatever fails, nothing is left behind."""
+        try:
+            self._receiver.attach(asyncio.get_running_loop())
+            _log.info("listening", extra={"fields": {"socket": self._listener.path}})
+            self._admin.attach()
+            await self.delivery.start()
+            await self._serve()
+        finally:
+            await self._finish()
+
+    async def _serve(self) -> None:
+        """Close windows until `stop`, or until that fails."""
         closing = asyncio.ensure_future(self._window_clock.run(self._receiver.read_pass, self._hand_over))
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
@@ -161,23 +169,28 @@ class Daemon:
         finally:
             closing.cancel()
             stopping.cancel()
-            results = await asyncio.gather(closing, stopping, return_exceptions=True)
-            await self._finish()
-        failure = results[0]
+            failure, _ = await asyncio.gather(closing, stopping, return_exceptions=True)
         if isinstance(failure, Exception):
             raise failure
 
     async def _finish(self) -> None:
         """Read what is queued, close the windows, deliver within the deadline, and say what was lost."""
-        self._receiver.detach()
-        self._listener.refuse_more()
-        self._receiver.drain()
-        now = self._clock.time()
-        await self._hand_over(self.aggregator.close_due(now, 0.0) + self.aggregator.close_all(now), int(now))
-        await self.delivery.close(self._configuration.shutdown_timeout_s)
-        self._state.keep(self._sinks)
-        await self._admin.close()
-        self._listener.close()
+        async with AsyncExitStack() as ending:
+            # From the last step to the first: one that fails does not keep the others from being taken.
+            ending.callback(self._report_end)
+            ending.callback(self._listener.close)
+            ending.push_async_callback(self._admin.close)
+            ending.callback(self._state.keep, self._sinks)
+            ending.push_async_callback(self.delivery.close, self._configuration.shutdown_timeout_s)
+            self._receiver.detach()
+            self._listener.refuse_more()
+            self._receiver.drain()
+            now = self._clock.time()
+            windows = self.aggregator.close_due(now, 0.0) + self.aggregator.close_all(now)
+            await self._hand_over(windows, int(now))
+
+    def _report_end(self) -> None:
+        """Say every count that is not zero."""
         counts: dict[str, object] = {name: value for name, value in self.ledger.as_dict().items() if value}
         sinks = {name: ledger.as_dict() for name, ledger in self.delivery.ledgers.items()}
         for outlet in () if self.tap is None else self.tap.outlets:
