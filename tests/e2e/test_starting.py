@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from aiokpl_metrics_protocol import EventsFrame, MetricEvent, encode
-from tests.support.child import ROOT, Nursery, add_import_path
+from tests.support.child import Nursery
 from tests.support.daemon import DaemonProcess, can_connect, send_datagram
+from tests.support.halting import halt_import
 from tests.support.polling import wait_for
 from tests.support.rows import Total, check_balance
-
-HALT_IMPORT = add_import_path(ROOT / "tests" / "support" / "halt_import")
 
 STARTS = 8
 
@@ -64,8 +63,9 @@ def test_a_signal_once_the_socket_is_there_waits_for_the_event_loop(
 def test_sigterm_in_the_midst_of_a_command_ends_it_without_a_traceback(
     nursery: Nursery, command: tuple[str, ...]
 ) -> None:
-    child = nursery.start_python("-m", "aiokpl_metricsd", *command, environ=halt(nursery, "typer"))
-    wait_for((nursery.directory / "marker").exists, "the import")
+    marker = nursery.directory / "marker"
+    child = nursery.start_python("-m", "aiokpl_metricsd", *command, environ=halt_import("typer", marker))
+    wait_for(marker.exists, "the import")
     child.send_signal(signal.SIGTERM)
     assert child.wait() == 0
     assert child.stderr == ""
@@ -73,14 +73,9 @@ def test_sigterm_in_the_midst_of_a_command_ends_it_without_a_traceback(
 
 def start_halted(nursery: Nursery, module: str) -> DaemonProcess:
     """Start a daemon and return it when it is about to import a module."""
-    daemon = DaemonProcess(nursery, environ=halt(nursery, module))
+    daemon = DaemonProcess(nursery, environ=halt_import(module, nursery.directory / "marker"))
     wait_for((nursery.directory / "marker").exists, f"the import of {module}")
     return daemon
-
-
-def halt(nursery: Nursery, module: str) -> dict[str, str]:
-    """Return the variables that make a process wait before an import."""
-    return {**HALT_IMPORT, "HALT_IMPORT": module, "HALT_MARKER": str(nursery.directory / "marker")}
 
 
 # ---- the path and who owns it

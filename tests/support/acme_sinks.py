@@ -1,6 +1,7 @@
 """Sinks of an operator's own making that behave badly. A configuration names them by import string."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,4 +66,23 @@ class SlowToBuild(Quiet):
         """Take everything."""
 
 
-__all__ = ["Failing", "Hanging", "Quiet", "SlowToBuild"]
+class Witness(Quiet):
+    """Takes everything, and writes down at its end which modules the process has."""
+
+    def __init__(self, *, path: str) -> None:
+        self._path = Path(path)
+
+    async def export(self, snapshots: Sequence[MetricSnapshot]) -> None:
+        """Take everything."""
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Write them down."""
+        self._path.write_text("\n".join(sorted(sys.modules)), encoding="utf-8")
+
+
+__all__ = ["Failing", "Hanging", "Quiet", "SlowToBuild", "Witness"]
