@@ -3,11 +3,13 @@
     MetricsdError
     ├── ConfigurationError       the operator's; never retried; one line on standard error, exit status 2
     ├── SocketInUseError         the operator's; never retried; one line on standard error, exit status 1
+    ├── StateInUseError          the same, of the state directory
+    ├── StoreError               the disk's; nothing was changed, the next call may succeed; counted, shown
     └── ExportError              what a sink's `export` raises; seen by `delivery` alone, logged there
         ├── RetryableExportError     the backend's, for now; tried again after a while
-        ├── PermanentExportError     the data's; never sent again whole: bisected until the poison datum
-        is alone, │                            which is quarantined and counted └── PartialExportError
-        some were taken: `remaining` is tried again, `rejected` is quarantined
+        ├── PermanentExportError     the data's; never sent again whole: bisected until the poison datum is
+        │                            alone, which is quarantined and counted
+        └── PartialExportError       some were taken: `remaining` is tried again, `rejected` is quarantined
 
 Anything else that a sink raises counts as retryable. What a producer sends wrong is a
 `aiokpl_metrics_protocol.ProtocolError`, counted by the decoder and never raised further.
@@ -28,6 +30,14 @@ class ConfigurationError(MetricsdError):
 
 class SocketInUseError(MetricsdError):
     """Another daemon owns the socket's path."""
+
+
+class StateInUseError(MetricsdError):
+    """Another daemon owns the state directory."""
+
+
+class StoreError(MetricsdError):
+    """The outbox could not do what it was asked for; nothing was changed. The message says why."""
 
 
 class ExportError(MetricsdError):
@@ -83,4 +93,6 @@ __all__ = [
     "PermanentExportError",
     "RetryableExportError",
     "SocketInUseError",
+    "StateInUseError",
+    "StoreError",
 ]
