@@ -48,8 +48,8 @@ def place() -> Iterator[Path]:
 def start() -> Iterator[Callable[..., Listener]]:
     with ExitStack() as stack:
 
-        def begin(*paths: Path, mode: int = 0o660, group: str | None = None) -> Listener:
-            listener = listen([str(path) for path in paths], mode=mode, group=group)
+        def begin(*paths: Path, mode: int = 0o660, group: str | None = None, lane: bool = False) -> Listener:
+            listener = listen([str(path) for path in paths], mode=mode, group=group, lane=lane)
             stack.callback(listener.close)
             return listener
 
@@ -331,7 +331,7 @@ def test_closing_twice_takes_nothing_from_a_successor_that_got_the_same_inode_nu
     listener.close()
     successor = start(place / "s")
     # What file systems do by themselves, but not at every try.
-    listener._identity = successor._identity
+    listener._identities = successor._identities
     listener.close()
     send(place / "s", b"x")
     assert successor.socket.recv(10) == b"x"
@@ -350,3 +350,110 @@ def test_what_a_killed_start_left_under_the_other_name_is_no_obstacle(place: Pat
     leave_stale(place / "s.new")
     start(place / "s")
     assert sorted(each.name for each in place.iterdir()) == ["s", "s.lock"]
+
+
+def connect_lane(path: Path) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        client.settimeout(10)
+        client.connect(f"{path}.lane")
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def test_lanes_are_offered_only_when_asked_for(place: Path, start: Start) -> None:
+    assert start(place / "s").lane is None
+    assert not (place / "s.lane").exists()
+
+
+def test_lanes_connect_beside_the_front_door_with_its_mode_and_group(place: Path, start: Start) -> None:
+    before = os.umask(0o077)
+    try:
+        listener = start(place / "s", mode=0o606, group=str(os.getgid()), lane=True)
+    finally:
+        os.umask(before)
+    status = (place / "s.lane").stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o606, os.getgid())
+    assert listener.lane is not None
+    assert not listener.lane.get_inheritable()
+    with connect_lane(place / "s") as client:
+        client.send(b"hello")
+        accepted, _ = listener.lane.accept()
+        with accepted:
+            assert accepted.recv(10) == b"hello"
+    with pytest.raises(BlockingIOError):
+        listener.lane.accept()
+
+
+def test_many_lanes_wait_to_be_accepted(place: Path, start: Start) -> None:
+    start(place / "s", lane=True)
+    with ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(connect_lane(place / "s"))
+
+
+def test_a_stale_lane_is_taken_over_and_a_live_foreign_one_is_not(place: Path, start: Start) -> None:
+    inode = leave_stale(place / "s.lane", socket.SOCK_SEQPACKET)
+    start(place / "s", lane=True).close()
+    assert sorted(each.name for each in place.iterdir()) == ["s.lock"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as foreign:
+        foreign.bind(str(place / "s.lane"))
+        foreign.listen()
+        with pytest.raises(SocketInUseError, match="another program listens here"):
+            start(place / "s", lane=True)
+        assert not (place / "s").exists()
+    listener = start(place / "s", lane=True)
+    assert (place / "s.lane").stat().st_ino != inode
+    connect_lane(place / "s").close()
+    listener.close()
+
+
+def test_without_a_front_door_there_are_no_lanes(place: Path, start: Start) -> None:
+    (place / "s.new").mkdir()
+    with pytest.raises(ConfigurationError, match="cannot create"):
+        start(place / "s", lane=True)
+    assert sorted(each.name for each in place.iterdir()) == ["s.lock", "s.new"]
+
+
+def test_the_end_takes_both_paths_and_what_has_connected_can_still_be_accepted(
+    place: Path, start: Start
+) -> None:
+    listener = start(place / "s", lane=True)
+    assert listener.lane is not None
+    with connect_lane(place / "s") as client:
+        listener.refuse_more()
+        assert sorted(each.name for each in place.iterdir()) == ["s.lock"]
+        with pytest.raises(FileNotFoundError):
+            connect_lane(place / "s")
+        accepted, _ = listener.lane.accept()
+        accepted.close()
+        assert client.recv(10) == b""
+    listener.close()
+    assert listener.lane.fileno() == -1
+
+
+def test_a_path_has_room_for_the_lanes_as_well(place: Path, start: Start) -> None:
+    # sun_path without its zero, less what is appended.
+    limit = 107 - len(".lane.new")
+    fits = place / ("x" * (limit - len(str(place)) - 1))
+    start(fits, lane=True)
+    with pytest.raises(ConfigurationError, match=f"at most {limit} bytes"):
+        start(Path(f"{fits}x"), lane=True)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_nobody_passes_a_descriptor_where_the_kernel_knows_how_to_refuse_it(
+    place: Path, start: Start, kind: socket.SocketKind
+) -> None:
+    listener = start(place / "s", lane=True)
+    try:
+        listener.socket.getsockopt(socket.SOL_SOCKET, 83)
+    except OSError:
+        pytest.skip("a kernel before 6.16")
+    with socket.socket(socket.AF_UNIX, kind) as client:
+        client.connect(str(place / ("s" if kind == socket.SOCK_DGRAM else "s.lane")))
+        with pytest.raises(PermissionError):
+            socket.send_fds(client, [b"x"], [0])
+        client.send(b"alone")

@@ -1,8 +1,9 @@
-"""The socket's path: chosen, locked, bound, and given back.
+"""The socket's path: chosen, locked, bound, and given back; and that of the lanes beside it, `PATH.lane`.
 
-Ownership is a lock on `PATH.lock`, held for life. A probe alone lets two daemons in (198 of 200 simultaneous
-starts, measured); here it only tells owners that know nothing of the lock. The socket is bound under another
-name and renamed over the path, so that there is no moment at which a client finds none.
+Ownership is a lock on `PATH.lock`, held for life, for both. A probe alone lets two daemons in (198 of 200
+simultaneous starts, measured); here it only tells owners that know nothing of the lock. A socket is bound
+under another name and renamed over the path, so that there is no moment at which a client finds none. The
+lanes' is bound first: who finds the front door finds it as well.
 """
 
 # pathlib takes 7 ms to import, and producers wait for the socket.
@@ -14,7 +15,7 @@ import os
 import socket
 import stat
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from aiokpl_metrics_protocol.location import MAX_PATH_BYTES, is_trusted_directory
 from aiokpl_metricsd.errors import ConfigurationError, SocketInUseError
@@ -22,8 +23,18 @@ from aiokpl_metricsd.errors import ConfigurationError, SocketInUseError
 _LOCK_SUFFIX = ".lock"
 _NEW_SUFFIX = ".new"
 
+# Where lanes connect, beside the front door.
+LANE_SUFFIX = ".lane"
+
 # Connections that wait to be accepted.
 STREAM_BACKLOG = 16
+
+# As many as the kernel allows: `net.core.somaxconn`, 4,096 in every pod (listen(2), read 2026-11).
+LANE_BACKLOG = socket.SOMAXCONN
+
+# Linux include/uapi/asm-generic/socket.h (6.16, read 2026-11): at 0 no descriptor can be passed. One that is
+# passed can block whoever closes it, for as long as its sender chose (4.1 s, measured).
+_SO_PASSRIGHTS = 83
 
 
 class Listener:
@@ -32,42 +43,57 @@ class Listener:
     Attributes:
         path: where clients find the socket.
         socket: non-blocking, bound.
+        lane: non-blocking, listening at `PATH.lane`; None where lanes were not asked for.
     """
 
-    def __init__(self, path: str, connection: socket.socket, lock: int) -> None:
-        """Take over a bound socket and the descriptor of its lock.
+    def __init__(
+        self, path: str, connection: socket.socket, lock: int, lane: socket.socket | None = None
+    ) -> None:
+        """Take over a bound socket, the descriptor of its lock, and the socket of the lanes.
 
         Raises:
-            OSError: the path is gone.
+            OSError: a path is gone.
         """
         self.path = path
         self.socket = connection
+        self.lane = lane
         self._lock = lock
-        status = os.stat(path)
-        self._identity = (status.st_dev, status.st_ino)
+        self._identities = {path: _identify(path)}
+        if lane is not None:
+            self._identities[path + LANE_SUFFIX] = _identify(path + LANE_SUFFIX)
 
     def refuse_more(self) -> None:
-        """Take no further datagram: senders get EPIPE, what is queued stays readable. The path goes first."""
+        """Take no further datagram: senders get EPIPE, what is queued stays readable. The paths go first.
+
+        Lanes that wait to be accepted still can be.
+        """
         self._unlink()
         with suppress(OSError):
             self.socket.shutdown(socket.SHUT_RD)
 
     def close(self) -> None:
-        """Close the socket and let the path go. A second call does nothing."""
+        """Close the sockets and let the paths go. A second call does nothing."""
         lock, self._lock = self._lock, -1
         if lock < 0:
             # A successor's socket may have got the inode number that ours had.
             return
         self._unlink()
         self.socket.close()
+        if self.lane is not None:
+            self.lane.close()
         os.close(lock)
 
     def _unlink(self) -> None:
-        """Remove the path, if it still is ours: a successor may have taken it over."""
-        with suppress(OSError):
-            status = os.stat(self.path)
-            if (status.st_dev, status.st_ino) == self._identity:
-                os.unlink(self.path)
+        """Remove each path, if it still is ours: a successor may have taken it over."""
+        for path, identity in self._identities.items():
+            with suppress(OSError):
+                if _identify(path) == identity:
+                    os.unlink(path)
+
+
+def _identify(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def listen_beside(path: str, name: str) -> Listener:
@@ -89,13 +115,14 @@ def listen_beside(path: str, name: str) -> Listener:
     return _listen_at(beside, 0o600, None, socket.SOCK_STREAM)
 
 
-def listen(candidates: Sequence[str], *, mode: int, group: str | None) -> Listener:
+def listen(candidates: Sequence[str], *, mode: int, group: str | None, lane: bool = False) -> Listener:
     """Bind the first path of `candidates` that can be made.
 
     Args:
         candidates: paths, best first.
         mode: the socket's permission bits.
         group: the socket's group, by name or number; None keeps the process's.
+        lane: whether lanes are offered, too, with the same mode and group.
 
     Raises:
         SocketInUseError: another process listens there.
@@ -103,10 +130,10 @@ def listen(candidates: Sequence[str], *, mode: int, group: str | None) -> Listen
     """
     problems: list[str] = []
     for path in candidates:
-        problem = _find_problem(path)
+        problem = _find_problem(path + LANE_SUFFIX if lane else path)
         if problem is None:
             try:
-                return _listen_at(path, mode, group)
+                return _listen_at(path, mode, group, lane=lane)
             except OSError as error:
                 problem = error.strerror or str(error)
         problems.append(f"{path}: {problem}")
@@ -137,24 +164,32 @@ def _find_problem(path: str) -> str | None:
     """Return what makes a path one that no socket can have, or None."""
     if "\0" in path:
         return "a path has no NUL character"
-    limit = MAX_PATH_BYTES - len(_NEW_SUFFIX)
-    return f"a socket's path has at most {limit} bytes here" if len(os.fsencode(path)) > limit else None
+    excess = len(os.fsencode(path)) + len(_NEW_SUFFIX) - MAX_PATH_BYTES
+    if excess <= 0:
+        return None
+    limit = len(os.fsencode(path.removesuffix(LANE_SUFFIX))) - excess
+    return f"a socket's path has at most {limit} bytes here"
 
 
-def _listen_at(path: str, mode: int, group: str | None, kind: int = socket.SOCK_DGRAM) -> Listener:
+def _listen_at(
+    path: str, mode: int, group: str | None, kind: int = socket.SOCK_DGRAM, *, lane: bool = False
+) -> Listener:
     _make_directory(path)
     lock = _take_lock(path)
-    try:
+    with ExitStack() as undo:
+        undo.callback(os.close, lock)
         _check_free(path)
+        lanes: socket.socket | None = None
+        if lane:
+            _check_free(path + LANE_SUFFIX)
+            lanes = _bind(path + LANE_SUFFIX, mode, group, socket.SOCK_SEQPACKET)
+            undo.callback(os.unlink, path + LANE_SUFFIX)
+            undo.callback(lanes.close)
         connection = _bind(path, mode, group, kind)
-        try:
-            return Listener(path, connection, lock)
-        except OSError:
-            connection.close()
-            raise
-    except BaseException:
-        os.close(lock)
-        raise
+        undo.callback(connection.close)
+        listener = Listener(path, connection, lock, lanes)
+        undo.pop_all()
+        return listener
 
 
 def _make_directory(path: str) -> None:
@@ -220,13 +255,16 @@ def _bind(path: str, mode: int, group: str | None, kind: int) -> socket.socket:
     with suppress(FileNotFoundError):
         os.unlink(temporary)
     connection = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    with suppress(OSError):
+        # Sockets that are accepted have it from the one that listens. Older kernels do not know it.
+        connection.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
     try:
         connection.bind(temporary)
         if group is not None:
             _give_to(temporary, group)
         os.chmod(temporary, mode)
-        if kind == socket.SOCK_STREAM:
-            connection.listen(STREAM_BACKLOG)
+        if kind != socket.SOCK_DGRAM:
+            connection.listen(STREAM_BACKLOG if kind == socket.SOCK_STREAM else LANE_BACKLOG)
         os.rename(temporary, path)
     except BaseException:
         connection.close()
@@ -259,4 +297,4 @@ def _group_number(group: str) -> int:
         raise ConfigurationError(message) from error
 
 
-__all__ = ["STREAM_BACKLOG", "Listener", "check_place", "listen", "listen_beside"]
+__all__ = ["LANE_SUFFIX", "STREAM_BACKLOG", "Listener", "check_place", "listen", "listen_beside"]
