@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import daemon, imports, loss, producer, stall, startup
+from bench import daemon, export, imports, loss, producer, stall, startup
 from bench.machine import describe_machine
 from bench.process import ROOT
 from bench.report import build_document, render_markdown, render_text
@@ -17,6 +17,8 @@ from bench.rows import SECTIONS
 from bench.samples import Plan, Samples
 
 _GROUPS = (producer, imports, startup, daemon, stall, loss)
+# Measured once, before the passes: it takes as long as one of them, and measures each figure several times.
+_ONCE = export
 
 _LATEST = ROOT / "bench" / "results" / "latest.json"
 _COMMITTED = ROOT / "bench" / "RESULTS.md"
@@ -34,6 +36,9 @@ def main() -> int:
     # Before the first measurement, which would be most of the load.
     machine = describe_machine()
     samples = Samples()
+    _say("once: export")
+    _ONCE.collect(plan, samples)
+    plan = plan.begin_passes()
     done = 0
     for number in range(passes):
         if not plan.has_time_for_pass(number):

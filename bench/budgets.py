@@ -33,6 +33,8 @@ BUDGETS: dict[str, Budget] = {
     "daemon, rows": Budget(1.0),
     "events lost while 100,000 series are flushed": Budget(0),
     "longest stall of the event loop": Budget(50),
+    # 0.2 s for the page.
+    "a page of 100,000 counters": Budget(2.0),
     "memory, idle": Budget(32),
     "memory, 100,000 series": Budget(150),
     "from exec to accepting": Budget(200),

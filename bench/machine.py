@@ -13,8 +13,12 @@ from bench.process import ROOT
 _DISTRIBUTIONS = (
     "msgspec",
     "uvloop",
+    "aiobotocore",
+    "aiohttp",
     "aiokpl",
     "datadog",
+    "datadog-api-client",
+    "grpcio",
     "netflix-spectator-py",
     "opentelemetry-sdk",
     "prometheus_client",

@@ -13,6 +13,13 @@ from bench.samples import MeasurementError
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# An SDK that is given keys looks for nothing else.
+_NO_CREDENTIALS = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
+
 _MIB = 1024.0  # VmRSS and VmHWM are given in KiB
 
 
@@ -83,9 +90,14 @@ def build_environment(**extra: str) -> dict[str, str]:
     """Return the environment for a child, without settings that would change what a library does."""
     # An installed package has its bytecode: a start that compiles every module first is nobody's.
     python = ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
-    prefixes = ("AIOKPL_", "DD_", "OTEL_", "PROMETHEUS_", "SPECTATOR_", "STATSD_", *python)
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
-    return {**kept, **extra}
+    libraries = ("AIOKPL_", "AWS_", "DD_", "GRPC_", "OTEL_", "PROMETHEUS_", "SPECTATOR_", "STATSD_")
+    proxies = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith((*libraries, *python)) and key.upper() not in proxies
+    }
+    return {**kept, **_NO_CREDENTIALS, **extra}
 
 
 def stop(child: "subprocess.Popen[str]", timeout_s: float = 5.0) -> None:

@@ -4,6 +4,7 @@ A row's peers do the same work, or less: where a peer has a cheaper form (value 
 counts.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -31,7 +32,30 @@ UNITS: dict[str, str] = {
     "daemon": "CPU seconds per million events",
     "memory": "MiB",
     "start and stall": "ms, or events",
+    "export": "µs of CPU a series, a window of 10,000 or 100,000",
+    "stall at an export": "ms",
+    "sinks": "MiB, ms, or modules",
 }
+
+# Of `bench.export`: the daemons by what they export to.
+_SINKS: dict[str, str] = {
+    "null": "no backend (null)",
+    "console": "console, JSON",
+    "jsonl": "jsonl",
+    "prometheus": "prometheus",
+    "cloudwatch": "cloudwatch",
+    "cloudwatch_percentiles": "cloudwatch, percentiles",
+    "opentelemetry_grpc": "opentelemetry, gRPC",
+    "opentelemetry_http": "opentelemetry, HTTP",
+    "datadog": "datadog",
+    "all": "all seven at once",
+}
+_EXPORTS: dict[str, str] = {
+    **_SINKS,
+    "prometheus_page": "prometheus, the page",
+    "prometheus_counters_page": "prometheus, a page of counters",
+}
+_FEW, _MANY = 10_000, 100_000
 
 _RECORD = "instrument.record(value)"
 _PUT = "client.put(name, value, stream=…, shard_id=…)"
@@ -71,6 +95,30 @@ def _daemon(what: str, case: str, budget: str | None = None) -> Row:
 
 def _stall(what: str, figure: str) -> Row:
     return Row(f"stall at the close of {what}", f"stall.{figure}", "longest stall of the event loop")
+
+
+def _list_exports() -> Iterator[Row]:
+    for case, what in _EXPORTS.items():
+        for series in (_FEW, _MANY):
+            key = f"export.{case}_{series}.cpu_us_per_series"
+            has_budget = (case, series) == ("prometheus_counters_page", _MANY)
+            yield Row(f"{what}, {series:,}", key, "a page of 100,000 counters" if has_budget else None)
+
+
+def _list_export_stalls() -> Iterator[Row]:
+    budget = "longest stall of the event loop"
+    for case, what in _EXPORTS.items():
+        yield Row(f"{what}, {_FEW:,}, CPU", f"export.{case}_{_FEW}.stall_cpu_ms", budget)
+        yield Row(f"{what}, {_MANY:,}, CPU", f"export.{case}_{_MANY}.stall_cpu_ms", budget)
+        yield Row(f"{what}, {_MANY:,}, wall", f"export.{case}_{_MANY}.stall_wall_ms", budget)
+
+
+def _list_sinks() -> Iterator[Row]:
+    for case, what in _SINKS.items():
+        yield Row(f"{what}: memory, idle", f"export.{case}.rss_mib")
+        yield Row("  highest, with windows of 100,000 series", f"export.{case}.peak_mib")
+        yield Row("  CPU from exec to idle", f"export.{case}.start_cpu_ms")
+        yield Row("  modules loaded", f"export.{case}.modules")
 
 
 _PRODUCER = (
@@ -186,6 +234,9 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
     "daemon": _DAEMON,
     "memory": _MEMORY,
     "start and stall": _START,
+    "export": tuple(_list_exports()),
+    "stall at an export": tuple(_list_export_stalls()),
+    "sinks": tuple(_list_sinks()),
 }
 
 __all__ = ["SECTIONS", "UNITS", "Row"]

@@ -6,7 +6,7 @@ every key; what is reported is the median over all passes, and of events lost th
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from statistics import median
 
@@ -42,6 +42,11 @@ class Plan:
     def wants_any(self, keys: Iterable[str]) -> bool:
         """Tell whether one of the keys is asked for."""
         return any(self.wants(key) for key in keys)
+
+    def begin_passes(self) -> "Plan":
+        """Return the plan for the passes, which have what is left of the time."""
+        now_s = time.monotonic()
+        return replace(self, limit_s=self.limit_s - (now_s - self.started_s), started_s=now_s)
 
     def has_time_for_pass(self, done: int) -> bool:
         """Tell whether one more pass fits, judged by the `done` ones with a tenth to spare."""

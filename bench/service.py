@@ -33,8 +33,7 @@ socket = "{socket_path}"
 [limits]
 max_series = 200000
 
-[sinks.out]
-{sink}
+{sinks}
 """
 
 
@@ -64,7 +63,8 @@ class Service:
 
     Args:
         directory: holds its configuration, its socket and what its sink writes.
-        sink: `jsonl`, whose windows `read_windows` reads, or another type without options.
+        sink: `jsonl`, whose windows `read_windows` reads; another type without options; or the tables of
+            several sinks, in TOML.
         interval_s: the length of its windows.
         grace_s: how long a window waits for late events.
         command: the module that is run, with arguments before `--config FILE`.
@@ -83,11 +83,11 @@ class Service:
         self.socket_path = str(directory / "m.sock")
         self._directory = directory
         self._configuration = directory / "bench.toml"
-        options = f'type = "{sink}"'
+        tables = sink if sink.startswith("[") else f'[sinks.out]\ntype = "{sink}"'
         if sink == "jsonl":
-            options += f'\npath = "{directory / "windows.jsonl"}"\nkeep = 100'
+            tables += f'\npath = "{directory / "windows.jsonl"}"\nkeep = 100'
         text = _CONFIGURATION.format(
-            interval_s=interval_s, grace_s=grace_s, socket_path=self.socket_path, sink=options
+            interval_s=interval_s, grace_s=grace_s, socket_path=self.socket_path, sinks=tables
         )
         self._configuration.write_text(text, encoding="utf-8")
         self._command = [sys.executable, "-m", *command, "--config", str(self._configuration)]

@@ -1,8 +1,7 @@
 """The longest time that the daemon's loop serves nobody while 100,000 series close and are exported.
 
 No answer comes back over the socket, so it is measured inside: the composition root runs in a process of its
-own with a heartbeat beside it. A heartbeat that is late by wall time may have waited for the machine;
-the CPU time that the loop's thread used between two heartbeats says what the daemon itself did.
+own with a heartbeat beside it.
 
 Run as `python -m bench.stall GAPS --config FILE` it is that process; at its end it writes the gaps to GAPS.
 """
@@ -17,6 +16,7 @@ from unittest import mock
 import msgspec
 
 from bench.daemon import Sender
+from bench.heartbeat import Gap, Heartbeat
 from bench.load import Load
 from bench.samples import MeasurementError, Plan, Samples
 from bench.service import Service, check_totals
@@ -34,18 +34,6 @@ _EXPORT_S = 3.0
 
 # A load is encoded in a few seconds at most; its events are of the window that begins after that.
 _ENCODING_S = 3.0
-
-_BEAT_S = 0.001
-# Shorter gaps are what any turn of the loop takes.
-_WORTH_KEEPING_S = 0.002
-
-
-class Gap(msgspec.Struct, frozen=True):
-    """A late heartbeat: when it came (epoch seconds), and how late it was by either clock."""
-
-    at_s: float
-    wall_ms: float
-    cpu_ms: float
 
 
 def collect(plan: Plan, samples: Samples) -> None:
@@ -86,18 +74,6 @@ def _run(load: Load) -> list[Gap]:
     return [gap for gap in gaps if closing_s < gap.at_s < ended_s]
 
 
-async def beat(gaps: list[Gap]) -> None:
-    """Wake every millisecond and keep the gaps, until cancelled."""
-    wall_s, cpu_s = time.monotonic(), time.thread_time()
-    while True:
-        await asyncio.sleep(_BEAT_S)
-        late_s = time.monotonic() - wall_s - _BEAT_S
-        used_s = time.thread_time() - cpu_s
-        if late_s > _WORTH_KEEPING_S or used_s > _WORTH_KEEPING_S:
-            gaps.append(Gap(time.time(), late_s * 1e3, used_s * 1e3))
-        wall_s, cpu_s = time.monotonic(), time.thread_time()
-
-
 def run_daemon(configuration_path: str, gaps_path: Path) -> int:
     """Run the process until SIGTERM, with the heartbeat on its loop: the place to adapt."""
     from aiokpl_metricsd import daemon
@@ -108,14 +84,14 @@ def run_daemon(configuration_path: str, gaps_path: Path) -> int:
 
         async def run(self) -> None:
             """Serve until told to stop, then write down the gaps: the process may end without coming back."""
-            gaps: list[Gap] = []
-            heartbeat = asyncio.create_task(beat(gaps))
+            heartbeat = Heartbeat()
+            beating = asyncio.create_task(heartbeat.run())
             try:
                 await super().run()
             finally:
-                heartbeat.cancel()
-                await asyncio.wait((heartbeat,))
-                _write(gaps_path, gaps)
+                beating.cancel()
+                await asyncio.wait((beating,))
+                _write(gaps_path, heartbeat.gaps)
 
     # Everything else, as the loop and the garbage collector's settings, is as in the real process.
     with mock.patch.object(daemon, "Daemon", WatchedDaemon):
@@ -132,7 +108,7 @@ def main() -> None:
     sys.exit(run_daemon(configuration_path, Path(gaps_path)))
 
 
-__all__ = ["PREFIX", "Gap", "beat", "collect", "run_daemon"]
+__all__ = ["PREFIX", "collect", "run_daemon"]
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,10 @@
 """The table says what was measured, and no more."""
 
+import time
+
 import pytest
 
+from bench import export
 from bench.budgets import BUDGETS, OTHERS
 from bench.daemon import LOADS
 from bench.producer import CASES
@@ -49,8 +52,9 @@ def test_every_budget_has_a_row_and_every_row_a_budget_that_exists() -> None:
     assert set(SECTIONS) == set(UNITS)
 
 
-def test_every_row_of_producer_and_daemon_names_a_case_that_is_measured() -> None:
+def test_every_row_of_producer_daemon_and_export_names_a_case_that_is_measured() -> None:
     cases = {case for group in CASES.values() for case in group} | {f"daemon.{case}" for case in LOADS}
+    cases |= {key.rpartition(".")[0] for case in export.CASES for key in export.list_keys(case)}
     keys = {key for row in ROWS for key in (row.key, *row.peers)}
     measured = {
         key.rpartition(".")[0]
@@ -58,6 +62,12 @@ def test_every_row_of_producer_and_daemon_names_a_case_that_is_measured() -> Non
         if not key.startswith(("import.", "startup.", "stall.", "loss."))
     }
     assert measured <= cases
+
+
+def test_the_passes_have_the_time_that_is_left() -> None:
+    begun = Plan(limit_s=600.0, started_s=time.monotonic() - 200.0).begin_passes()
+    assert begun.limit_s == pytest.approx(400.0, abs=1.0)
+    assert begun.has_time_for_pass(1)
 
 
 def test_what_failed_and_what_was_skipped_stands_under_the_table() -> None:
