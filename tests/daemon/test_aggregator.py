@@ -35,6 +35,42 @@ def test_a_column_gives_count_sum_min_max_and_last() -> None:
     assert snapshot.histogram is None
 
 
+def test_at_the_end_what_lies_ahead_of_the_clock_counts_in_the_current_window() -> None:
+    bench = Bench()
+    columns = [
+        build_column([1.0, 8.0], BEGIN + 5, kind="histogram"),
+        build_column([5.0, 2.0], BEGIN + 65, kind="histogram"),
+        build_column(3.0, BEGIN + 65, name="ahead_alone"),
+    ]
+    bench.aggregator.add_columns(columns, BEGIN + 10.5)
+    windows = bench.aggregator.close_for_good(BEGIN + 10.5)
+    assert [(window.start, window.end, window.events) for window in windows] == [(BEGIN, BEGIN + 11, 5)]
+    assert (bench.ledger.events_early, bench.ledger.events_closed) == (3, 5)
+    bench.check()
+    both, alone = sorted(bench.freeze(windows), key=lambda snapshot: -snapshot.count)
+    assert (both.count, both.sum, both.min, both.max, both.last) == (4, 16.0, 1.0, 8.0, 2.0)
+    assert both.histogram is not None
+    assert sum(both.histogram.positive_counts) == 4
+    assert (alone.name, alone.count, alone.window_id) == ("ahead_alone", 1, both.window_id)
+
+
+def test_at_the_end_there_is_a_current_window_for_what_lies_ahead() -> None:
+    bench = Bench()
+    bench.aggregator.add_columns([build_column(1.0, BEGIN + 65)], BEGIN + 10.5)
+    (window,) = bench.aggregator.close_for_good(BEGIN + 10.5)
+    assert (window.start, window.end, window.events) == (BEGIN, BEGIN + 11, 1)
+
+
+def test_at_the_end_a_window_keeps_its_time_where_the_clock_is_behind_what_has_closed() -> None:
+    bench = Bench()
+    bench.aggregator.add_columns([build_column(1.0, BEGIN)], BEGIN)
+    bench.freeze(bench.aggregator.close_due(BEGIN + 62, 2.0))
+    bench.aggregator.add_columns([build_column(1.0, BEGIN + 63)], BEGIN + 63)
+    (window,) = bench.aggregator.close_for_good(BEGIN + 20)
+    assert (window.start, window.end, window.events) == (BEGIN + 60, BEGIN + 120, 1)
+    assert bench.ledger.events_early == 0
+
+
 def test_a_column_of_equal_values_counts_them_all() -> None:
     bench = Bench()
     assert bench.aggregator.add_columns([build_column(2.0, count=2**32)], BEGIN) == 2**32

@@ -141,6 +141,31 @@ def test_totals_are_conserved_under_any_split_and_no_two_windows_overlap(
 
 
 @settings(max_examples=50)
+@given(st.lists(st.lists(PART, max_size=10), min_size=2, max_size=4))
+def test_daemons_in_turn_lose_nothing_and_use_no_time_twice(lives: list[list[tuple[str, Any]]]) -> None:
+    now = float(BEGIN)
+    events: list[tuple[str, float, int]] = []
+    snapshots: list[MetricSnapshot] = []
+    for parts in lives:
+        bench = Bench(begin=int(now))
+        for part in parts:
+            if part[0] == "wait":
+                now += abs(part[1])
+                snapshots += bench.freeze(bench.aggregator.close_due(now, 2.0))
+            elif part[0] != "forget":
+                events += feed(bench, part, now)
+        snapshots += bench.freeze(bench.aggregator.close_for_good(now))
+        bench.check()
+        assert bench.ledger.events_closed == bench.ledger.events_decoded
+        # The next one begins with the next second at the earliest.
+        now = int(now) + 1.0
+    assert add_up(snapshots) == total(events)
+    bounds = sorted({(each.window_start, each.window_end) for each in snapshots})
+    assert all(before[1] <= after[0] for before, after in pairwise(bounds))
+    assert len({(each.name, each.window_start) for each in snapshots}) == len(snapshots)
+
+
+@settings(max_examples=50)
 @given(st.lists(COLUMN, min_size=1, max_size=20), st.randoms())
 def test_the_order_of_columns_in_a_window_does_not_matter(columns: list[Any], random: Random) -> None:
     results = []

@@ -11,6 +11,7 @@ from sys import float_info
 from msgspec import Struct
 
 from aiokpl_metrics_protocol import MAX_COLUMN_COUNT, Column, Folded, Reason, Row, decode_dimensions
+from aiokpl_metricsd.aggregating.ahead import take_in
 from aiokpl_metricsd.aggregating.limits import check_folded
 from aiokpl_metricsd.aggregating.live import LIVE_SECONDS
 from aiokpl_metricsd.aggregating.live_view import LiveView, clamp
@@ -134,6 +135,20 @@ class Aggregator:
         """Close every window, the current one with the current second; return them, oldest first."""
         self._window = _NO_WINDOW
         return self._closed(self._windows.close_all(now))
+
+    def close_for_good(self, now: float) -> list[Window]:
+        """Close every window at the daemon's end; return them, oldest first.
+
+        What lies wholly ahead of the clock counts in the current window, as early. It keeps its own window
+        only where the clock was set back behind what has closed: then the current second's window is closed
+        and sent, and that time is used twice whatever is done here.
+        """
+        ahead = [window for window in self._windows.opened if window.start > now]
+        if ahead:
+            current, _, _ = self._windows.find(int(now), now)
+            if current.start <= now:
+                self._ledger.events_early += take_in(current, ahead)
+        return [window for window in self.close_all(now) if window.events or window not in ahead]
 
     def begin_anew(self, now: float) -> None:
         """Begin windows at `now`, after the clock was set back; the open ones must have been closed."""

@@ -186,7 +186,7 @@ class Daemon:
             self._listener.refuse_more()
             self._receiver.drain()
             now = self._clock.time()
-            windows = self.aggregator.close_due(now, 0.0) + self.aggregator.close_all(now)
+            windows = self.aggregator.close_due(now, 0.0) + self.aggregator.close_for_good(now)
             await self._hand_over(windows, int(now))
 
     def _report_end(self) -> None:
