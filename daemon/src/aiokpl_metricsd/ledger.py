@@ -2,11 +2,31 @@
 
     datagrams received = decoded + repeated + rejected by reason
     events decoded     = in open windows + in closed windows + refused by reason
+    lanes accepted     = open + ended by reason
 
 Sinks have a ledger each, in `sink_ledger`.
 """
 
+from enum import StrEnum
+
 from aiokpl_metrics_protocol import Reason
+
+
+class LaneRefusal(StrEnum):
+    """Why a lane was refused. The value is the word that is counted."""
+
+    LANES = "too_many_lanes"
+    USER = "too_many_of_user"
+    DESCRIPTORS = "no_descriptor"
+
+
+class LaneEnd(StrEnum):
+    """Why a lane ended. The value is the word that is counted."""
+
+    CLOSED = "closed"
+    NO_HELLO = "no_hello"
+    EMPTY_MESSAGE = "empty_message"
+    STOPPED = "stopped"
 
 
 class Ledger:
@@ -14,7 +34,7 @@ class Ledger:
 
     Attributes:
         bytes_received: of all datagrams.
-        datagrams_received: read from the socket.
+        datagrams_received: read from the socket, and messages read from lanes.
         datagrams_decoded: that became frames.
         datagrams_repeated: whose number had been seen.
         datagrams_rejected: by reason.
@@ -27,6 +47,10 @@ class Ledger:
         events_overflowed: counted in the overflow series of their name.
         events_missing: sent by a producer, by its own numbers, and never read.
         events_dropped_by_clients: discarded by producers, as they report it, by their word.
+        frames_unjournaled: of lanes, acknowledged while they were in memory only.
+        lanes_accepted: connections that became lanes.
+        lanes_refused: connections that did not, by reason.
+        lanes_ended: lanes that are no more, by reason.
         series_conflicts: series declared with another kind or unit than the one that holds.
         clock_steps: times the wall clock jumped back by more than a window.
     """
@@ -47,6 +71,10 @@ class Ledger:
         "events_missing",
         "events_overflowed",
         "events_refused",
+        "frames_unjournaled",
+        "lanes_accepted",
+        "lanes_ended",
+        "lanes_refused",
         "series_conflicts",
     )
 
@@ -66,6 +94,10 @@ class Ledger:
         self.events_overflowed = 0
         self.events_missing = 0
         self.events_dropped_by_clients: dict[str, int] = {}
+        self.frames_unjournaled = 0
+        self.lanes_accepted = 0
+        self.lanes_refused: dict[LaneRefusal, int] = {}
+        self.lanes_ended: dict[LaneEnd, int] = {}
         self.series_conflicts = 0
         self.clock_steps = 0
 
@@ -77,6 +109,14 @@ class Ledger:
         """Count events that broke a limit."""
         self.events_refused[reason] = self.events_refused.get(reason, 0) + count
 
+    def refuse_lane(self, reason: LaneRefusal) -> None:
+        """Count a connection that became no lane."""
+        self.lanes_refused[reason] = self.lanes_refused.get(reason, 0) + 1
+
+    def end_lane(self, reason: LaneEnd) -> None:
+        """Count a lane that is no more."""
+        self.lanes_ended[reason] = self.lanes_ended.get(reason, 0) + 1
+
     def balance_datagrams(self) -> int:
         """Return received less the rest: 0."""
         rejected = sum(self.datagrams_rejected.values())
@@ -86,15 +126,19 @@ class Ledger:
         """Return decoded less the rest, given the events in open windows: 0."""
         return self.events_decoded - events_open - self.events_closed - sum(self.events_refused.values())
 
+    def balance_lanes(self, lanes_open: int) -> int:
+        """Return accepted less the rest, given the open ones: 0."""
+        return self.lanes_accepted - lanes_open - sum(self.lanes_ended.values())
+
     def as_dict(self) -> dict[str, int | dict[str, int]]:
         """Return every count by its name; those by reason as a mapping."""
         counts: dict[str, int | dict[str, int]] = {}
         for name in self.__slots__:
-            value: int | dict[Reason, int] | dict[str, int] = getattr(self, name)
+            value: int | dict[str, int] = getattr(self, name)
             counts[name] = (
                 {str(key): number for key, number in value.items()} if isinstance(value, dict) else value
             )
         return counts
 
 
-__all__ = ["Ledger"]
+__all__ = ["LaneEnd", "LaneRefusal", "Ledger"]

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from aiokpl_metrics_protocol import MetricKind, Reason
 from aiokpl_metricsd.delivering.sink_ledger import DropReason
+from aiokpl_metricsd.ledger import LaneEnd, LaneRefusal
 from aiokpl_metricsd.rendering.exposition import Form, encode_head, encode_labels, find_unit, format_number
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
@@ -99,6 +100,15 @@ INGEST = {
         "Events of series past max_series, counted in the overflow series of their name.",
     ),
     "events_refused": _loss("metricsd_events_refused_total", "Events that broke a limit, by reason."),
+    "frames_unjournaled": OwnMetric(
+        "metricsd_frames_unjournaled_total", "Frames of lanes acknowledged while they were in memory only."
+    ),
+    "lanes_accepted": OwnMetric("metricsd_lanes_accepted_total", "Connections that became lanes."),
+    "lanes_ended": OwnMetric("metricsd_lanes_ended_total", "Lanes that are no more, by reason."),
+    "lanes_refused": OwnMetric(
+        "metricsd_lanes_declined_total",
+        "Connections that became no lane, by reason; their producers use the front door.",
+    ),
     "series_conflicts": OwnMetric(
         "metricsd_series_conflicted_total", "Declarations of another kind or unit than the one that holds."
     ),
@@ -145,6 +155,8 @@ SINK = {
 INGEST_REASONS = {
     "datagrams_rejected": tuple(reason.value for reason in Reason),
     "events_refused": tuple(reason.value for reason in Reason),
+    "lanes_ended": tuple(reason.value for reason in LaneEnd),
+    "lanes_refused": tuple(reason.value for reason in LaneRefusal),
 }
 SINK_REASONS = {"dropped_by_reason": tuple(reason.value for reason in DropReason)}
 
