@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import daemon, export, imports, loss, producer, stall, startup
+from bench import daemon, export, faults, imports, loss, producer, stall, startup
 from bench.machine import describe_machine
 from bench.process import ROOT
 from bench.report import build_document, render_markdown, render_text
@@ -17,8 +17,8 @@ from bench.rows import SECTIONS
 from bench.samples import Plan, Samples
 
 _GROUPS = (producer, imports, startup, daemon, stall, loss)
-# Measured once, before the passes: it takes as long as one of them, and measures each figure several times.
-_ONCE = export
+# Measured once, before the passes: each takes long, or measures its figures several times.
+_ONCE = (export, faults)
 
 _LATEST = ROOT / "bench" / "results" / "latest.json"
 _COMMITTED = ROOT / "bench" / "RESULTS.md"
@@ -36,8 +36,9 @@ def main() -> int:
     # Before the first measurement, which would be most of the load.
     machine = describe_machine()
     samples = Samples()
-    _say("once: export")
-    _ONCE.collect(plan, samples)
+    for group in _ONCE:
+        _say(f"once: {group.__name__.removeprefix('bench.')}")
+        group.collect(plan, samples)
     plan = plan.begin_passes()
     done = 0
     for number in range(passes):

@@ -228,12 +228,19 @@ _START = (
     ),
 )
 
+# One daemon with a sink for each kind of backend.
+_FAULTS = tuple(
+    Row(f"stall while every backend {what}, {clock}", f"faults.{figure}", "longest stall of the event loop")
+    for fault, what in (("hang", "hangs"), ("reset", "breaks off"), ("fail", "answers 500"))
+    for clock, figure in (("wall", f"{fault}.wall_ms"), ("CPU", f"{fault}.cpu_ms"))
+)
+
 SECTIONS: dict[str, tuple[Row, ...]] = {
     "producer": _PRODUCER,
     "import": _IMPORT,
     "daemon": _DAEMON,
     "memory": _MEMORY,
-    "start and stall": _START,
+    "start and stall": (*_START, *_FAULTS),
     "export": tuple(_list_exports()),
     "stall at an export": tuple(_list_export_stalls()),
     "sinks": tuple(_list_sinks()),

@@ -59,7 +59,7 @@ def test_every_row_of_producer_daemon_and_export_names_a_case_that_is_measured()
     measured = {
         key.rpartition(".")[0]
         for key in keys
-        if not key.startswith(("import.", "startup.", "stall.", "loss."))
+        if not key.startswith(("import.", "startup.", "stall.", "faults.", "loss."))
     }
     assert measured <= cases
 
