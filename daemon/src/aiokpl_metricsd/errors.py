@@ -5,6 +5,7 @@
     ├── SocketInUseError         the operator's; never retried; one line on standard error, exit status 1
     ├── StateInUseError          the same, of the state directory
     ├── StoreError               the disk's; nothing was changed, the next call may succeed; counted, shown
+    │   └── LostPartError            stored snapshots are damaged or gone; another try would find the same
     └── ExportError              what a sink's `export` raises; seen by `delivery` alone, logged there
         ├── RetryableExportError     the backend's, for now; tried again after a while
         ├── PermanentExportError     the data's; never sent again whole: bisected until the poison datum is
@@ -38,6 +39,10 @@ class StateInUseError(MetricsdError):
 
 class StoreError(MetricsdError):
     """The outbox could not do what it was asked for; nothing was changed. The message says why."""
+
+
+class LostPartError(StoreError):
+    """Stored snapshots are damaged, or not there any more: settled, discarded, evicted."""
 
 
 class ExportError(MetricsdError):
@@ -88,6 +93,7 @@ class PartialExportError(ExportError):
 __all__ = [
     "ConfigurationError",
     "ExportError",
+    "LostPartError",
     "MetricsdError",
     "PartialExportError",
     "PermanentExportError",

@@ -7,14 +7,14 @@ one is set aside and begun anew, and said.
 
 Order is that of the calls: each is one transaction in one thread. A failed one (`StoreError`) has changed
 nothing. `storing/` has the parts: `stored` (the values), `database` (the file), `store` (the tables),
-`checkpoint`, `recovery`, `snapshot_codec`, `ballast`, `store_thread`.
+`batches`, `recovery`, `snapshot_codec`, `checksum`, `ballast`, `store_thread`.
 """
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from aiokpl_metricsd.errors import StoreError
+from aiokpl_metricsd.errors import LostPartError, StoreError
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from aiokpl_metricsd.storing.store import Store
 from aiokpl_metricsd.storing.store_thread import StoreThread
@@ -131,7 +131,8 @@ class Outbox:
         """Return a part of a stored window.
 
         Raises:
-            StoreError: it is damaged, it cannot be read, or it is not there: settled, discarded, evicted.
+            LostPartError: it is damaged, or not there any more: settled, discarded, evicted.
+            StoreError: it cannot be read now.
         """
         return await self._thread.submit(lambda: self._store.load(window_number, sink, part))
 
@@ -164,7 +165,8 @@ class Outbox:
         """Note that a part is about to be sent; stored when this returns.
 
         Raises:
-            StoreError: it could not, or the part is not there: it must not be sent.
+            LostPartError: it is not there any more.
+            StoreError: it could not. In both cases the part must not be sent.
         """
         await self._thread.submit(lambda: self._store.attempt(sink, number, part))
 
@@ -213,6 +215,7 @@ __all__ = [
     "Committed",
     "Cut",
     "Evicted",
+    "LostPartError",
     "OpenPart",
     "Outbox",
     "Recovered",
