@@ -4,7 +4,7 @@ Cost is a matter of columns, not of events: `sum`, `min` and `max` run over a co
 series is found by the bytes that name it, which are decoded once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import copysign, isfinite
 from sys import float_info
 
@@ -15,14 +15,15 @@ from aiokpl_metricsd.aggregating.ahead import take_in
 from aiokpl_metricsd.aggregating.limits import check_folded
 from aiokpl_metricsd.aggregating.live import LIVE_SECONDS
 from aiokpl_metricsd.aggregating.live_view import LiveView, clamp
-from aiokpl_metricsd.aggregating.open_windows import OpenWindow
+from aiokpl_metricsd.aggregating.open_windows import OpenWindow, WholeWindow
 from aiokpl_metricsd.aggregating.registry import (
     NO_STATISTICS,
-    NO_WINDOW_NUMBER,
+    NO_WINDOW_KEY,
     Alias,
     Entry,
     Registry,
 )
+from aiokpl_metricsd.aggregating.sealing import SealedWindow, decode_sealed, unseal
 from aiokpl_metricsd.aggregating.statistics import Statistics, build_statistics
 from aiokpl_metricsd.aggregating.windows import Window, Windows
 from aiokpl_metricsd.ledger import Ledger
@@ -76,6 +77,7 @@ class Aggregator:
         self._daemon_id = daemon_id
         # The window of the last event, where the next one most likely belongs as well.
         self._window = _NO_WINDOW
+        self._sealed: list[Window] | None = None
         self._live_view = LiveView(live_series)
 
     @property
@@ -128,11 +130,13 @@ class Aggregator:
 
     def close_due(self, now: float, grace_s: float) -> list[Window]:
         """Close the windows whose end and grace have passed by `now`; return them, oldest first."""
+        self._check_unsealed()
         self._window = _NO_WINDOW
         return self._closed(self._windows.close_due(now, grace_s))
 
     def close_all(self, now: float) -> list[Window]:
         """Close every window, the current one with the current second; return them, oldest first."""
+        self._check_unsealed()
         self._window = _NO_WINDOW
         return self._closed(self._windows.close_all(now))
 
@@ -167,9 +171,9 @@ class Aggregator:
             snapshots: list[MetricSnapshot] = []
             for _ in range(min(slice_series, len(statistics_of))):
                 entry, statistics = statistics_of.popitem()
-                if entry.window_number == window.number:
+                if entry.window_key == window.key:
                     entry.statistics = NO_STATISTICS
-                    entry.window_number = NO_WINDOW_NUMBER
+                    entry.window_key = NO_WINDOW_KEY
                 entry.active_until = max(entry.active_until, window.end)
                 snapshots.append(
                     MetricSnapshot(
@@ -189,6 +193,46 @@ class Aggregator:
                     ),
                 )
             yield snapshots
+
+    def seal(self) -> list[SealedWindow]:
+        """Set aside what the open windows hold, for a checkpoint, at a cost of their number alone.
+
+        Events go on being counted. No window may close until `unseal` has put it back.
+        """
+        self._check_unsealed()
+        self._sealed = self._windows.seal()
+        return [
+            SealedWindow(window.number, window.start, window.end, window.events, window.sealed or {})
+            for window in self._sealed
+        ]
+
+    def unseal(self, slice_series: int) -> Iterator[None]:
+        """Put back what was set aside, `slice_series` series at a time; nobody may be reading it any more."""
+        for window in self._sealed or ():
+            yield from unseal(window, slice_series)
+        self._sealed = None
+
+    def restore(self, number: int, start: int, end: int, events: int, blobs: Iterable[bytes]) -> None:
+        """Open a window as a checkpoint has it: its bounds, its events, and its series as they were encoded.
+
+        Raises:
+            ValueError: what was encoded is damaged, or of another version; nothing is restored then.
+        """
+        series = [each for blob in blobs for each in decode_sealed(blob)]
+        window = self._windows.restore(number, start, end)
+        window.events = events
+        for each in series:
+            entry = self._registry.restore(each.series, overflow=each.overflow)
+            statistics = each.statistics
+            statistics.convert(entry.kind)
+            known = window.statistics.get(entry)
+            if known is None:
+                window.statistics[entry] = statistics
+            else:
+                # Two series that are one under this configuration.
+                known.add_earlier(statistics)
+                statistics = known
+            entry.statistics, entry.window_key = statistics, window.key
 
     def forget_idle(self, now: float, slice_series: int) -> Iterator[int]:
         """Forget series that were in no window lately, `slice_series` at a time; yield how many went."""
@@ -219,13 +263,17 @@ class Aggregator:
     def read_open(self) -> list[OpenWindow]:
         """Return the open windows, oldest first; what they hold is live and not to be changed."""
         return [
-            OpenWindow(self.name_window(window), float(window.start), window.statistics)
+            OpenWindow(self.name_window(window), float(window.start), WholeWindow(window))
             for window in self._windows.opened
         ]
 
     def name_window(self, window: Window) -> str:
         """Return the id of a window, which no other window of any daemon has."""
         return f"{self._daemon_id:016x}-{window.number}"
+
+    def _check_unsealed(self) -> None:
+        if self._sealed is not None:
+            raise RuntimeError("windows are sealed: unseal them first")
 
     def _add_columns(  # noqa: C901, PLR0912, PLR0915 - see below
         self,
@@ -238,7 +286,7 @@ class Aggregator:
         by_alias = self._registry.by_alias
         live_view = self._live_view
         window = self._window
-        start, end, number = window.start, window.end, window.number
+        start, end, key = window.start, window.end, window.key
         counted = 0
         for column in columns:
             values = column.values
@@ -278,12 +326,9 @@ class Aggregator:
                 window.events += counted
                 counted = 0
                 window, second = self._find_window(second, count, now)
-                start, end, number = window.start, window.end, window.number
+                start, end, key = window.start, window.end, window.key
             counted += count
-            if entry.window_number == number:
-                statistics = entry.statistics
-            else:
-                statistics = _open_statistics(entry, window)
+            statistics = entry.statistics if entry.window_key == key else _open_statistics(entry, window)
             statistics.count += count
             statistics.sum += total
             if low < statistics.min:  # noqa: PLR1730
@@ -338,7 +383,7 @@ class Aggregator:
         if last_second > now + self._windows.interval_s:
             # It is as early as an event of that second would be, and must not outlast all that follow.
             last_second = int(now)
-        known = entry.window_number == window.number
+        known = entry.window_key == window.key
         statistics = entry.statistics if known else _open_statistics(entry, window)
         statistics.add_folded(folded, last_second)
         shown = second if second <= now else int(now)
@@ -394,7 +439,7 @@ def _open_statistics(entry: Entry, window: Window) -> Statistics:
     if statistics is None:
         statistics = window.statistics[entry] = build_statistics(entry.kind)
     entry.statistics = statistics
-    entry.window_number = window.number
+    entry.window_key = window.key
     return statistics
 
 

@@ -30,6 +30,7 @@ class Rig:
         self.sink.join_page(SelectedWindows(self.bench.aggregator, self.selection), ())
         self.closed: list[Window] = []
         self.frozen: list[list[MetricSnapshot]] = []
+        self.unsealing: Iterator[None] = iter(())
         asyncio.run(self._enter())
 
     async def _enter(self) -> None:
@@ -42,8 +43,23 @@ class Rig:
 
     def close(self) -> None:
         """Let the clock pass the window's end; it closes, and nobody has it yet."""
+        self.put_back()
         self.now += self.bench.windows.interval_s
         self.closed += self.bench.aggregator.close_due(self.now, 0.0)
+
+    def seal(self) -> None:
+        """Set aside what the open windows hold."""
+        self.put_back()
+        self.bench.aggregator.seal()
+        self.unsealing = self.bench.aggregator.unseal(1)
+
+    def unseal(self) -> None:
+        """Put back one series of it."""
+        next(self.unsealing, None)
+
+    def put_back(self) -> None:
+        for _ in self.unsealing:
+            pass
 
     def freeze(self, series: int = 1_000) -> None:
         """Make snapshots of the oldest closed window."""
@@ -181,7 +197,7 @@ STEPS = st.lists(
             st.lists(st.floats(0.0, 1e9), min_size=1, max_size=4),
             st.sampled_from(["x", "y"]),
         ),
-        st.sampled_from(["close", "freeze", "export", "read"]),
+        st.sampled_from(["close", "freeze", "export", "read", "seal", "unseal"]),
     ),
     max_size=60,
 )
@@ -217,6 +233,22 @@ def test_no_total_ever_falls_and_all_are_exact_in_the_end(
         if kind == MetricKind.HISTOGRAM:
             assert final[f"{name}_count"] == final[f"{name}_bucket+Inf"] == len(values)
     assert all(final[key] >= value for key, value in before.items())
+
+
+def test_a_page_that_began_before_the_windows_were_sealed_shows_all_of_them() -> None:
+    rig = Rig()
+    for number in range(1_000):
+        rig.add("m", [1.0], shard=str(number))
+    page = rig.sink.render(Form.TEXT)
+    next(page)
+    rig.seal()
+    for number in range(1_000):
+        rig.add("m", [2.0], shard=str(number))
+    next(page)
+    rig.unseal()
+    rest = "".join(page)
+    assert rest.count(" 1.0\n") + rest.count(" 3.0\n") == 1_000
+    assert rest.count(" 3.0\n") == 500
 
 
 def test_a_page_is_made_in_slices() -> None:

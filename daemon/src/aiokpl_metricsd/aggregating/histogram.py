@@ -21,7 +21,7 @@ FIRST_SCALE = 3
 LOWEST_SCALE = -10
 
 
-class Side(Struct, gc=False):
+class Side(Struct, gc=False, array_like=True):
     """The buckets of the positive values, or of the negative ones by their absolute value.
 
     Attributes:
@@ -35,7 +35,7 @@ class Side(Struct, gc=False):
     high: int = 0
 
 
-class Histogram(Struct, gc=False):
+class Histogram(Struct, gc=False, array_like=True):
     """The distribution of a series in a window, while it is open.
 
     Attributes:
@@ -86,6 +86,16 @@ class Histogram(Struct, gc=False):
             self.negative = self._merge(
                 self.negative, buckets.negative_offset, buckets.negative_counts, shift
             )
+        self._fit()
+
+    def add_histogram(self, other: "Histogram") -> None:
+        """Count the values of another histogram, which stays as it is."""
+        if other.scale < self.scale:
+            self._lower_scale(other.scale)
+        self.zero_count += other.zero_count
+        shift = other.scale - self.scale
+        self.positive = _merge_side(self.positive, other.positive, shift)
+        self.negative = _merge_side(self.negative, other.negative, shift)
         self._fit()
 
     def freeze(self) -> Buckets:
@@ -183,6 +193,22 @@ class Histogram(Struct, gc=False):
                 side.low = ((side.low - 1) >> shift) + 1
                 side.high = ((side.high - 1) >> shift) + 1
         self.scale = scale
+
+
+def _merge_side(side: Side | None, other: Side | None, shift: int) -> Side | None:
+    if other is None:
+        return side
+    low, high = ((other.low - 1) >> shift) + 1, ((other.high - 1) >> shift) + 1
+    if side is None:
+        side = Side({}, low, high)
+    else:
+        side.low = min(side.low, low)
+        side.high = max(side.high, high)
+    into = side.counts
+    for bucket, count in other.counts.items():
+        lower = ((bucket - 1) >> shift) + 1
+        into[lower] = into.get(lower, 0) + count
+    return side
 
 
 def _freeze_side(side: Side | None) -> tuple[int, tuple[int, ...]]:

@@ -73,17 +73,19 @@ class LiveView:
 
         Where no seconds are kept, the series answers from its open window, and with the bounds of that.
         """
-        windows = {window.number: window for window in opened}
+        windows: dict[int, Window] = {}
+        for each in opened:
+            windows[each.key] = windows[each.sealed_key] = each
         snapshots: list[MetricSnapshot] = []
         for entry in entries:
             if entry.live is not None:
                 found = entry.live.read(now, seconds)
                 start, end = now + 1 - seconds, now + 1
             else:
-                window = windows.get(entry.window_number)
-                if window is None:
+                window = windows.get(entry.window_key)
+                kept = None if window is None else window.read(entry)
+                if window is None or kept is None:
                     continue
-                kept = entry.statistics
                 found = kept.count, kept.sum, kept.min, kept.max
                 start, end = window.start, window.end
             if found is not None:

@@ -4,14 +4,61 @@ The composition root gives it to a sink; nothing in it may be changed or kept pa
 loop in which it was read, since events go on being counted in it.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeVar, overload
 
 from aiokpl_metricsd.aggregating.registry import Entry
 from aiokpl_metricsd.aggregating.statistics import Statistics
+from aiokpl_metricsd.aggregating.windows import Window
 
 # A metric's name and its dimensions, as a snapshot of the closed window has them.
 SeriesKey = tuple[str, tuple[tuple[str, str], ...]]
+
+
+_Default = TypeVar("_Default")
+
+
+class WholeWindow(Mapping[Entry, Statistics]):
+    """What a window holds at the moment it is asked, whether it is sealed then or not.
+
+    Args:
+        window: the window.
+    """
+
+    __slots__ = ("_window",)
+
+    def __init__(self, window: Window) -> None:
+        """Read nothing yet."""
+        self._window = window
+
+    def __getitem__(self, key: Entry) -> Statistics:
+        """Return what the window holds of a series."""
+        statistics = self._window.read(key)
+        if statistics is None:
+            raise KeyError(key)
+        return statistics
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Return the series that the window holds now."""
+        return iter(self._window.entries())
+
+    def __len__(self) -> int:
+        """Return how many they are."""
+        return len(self._window.entries())
+
+    @overload
+    def get(self, key: Entry, /) -> Statistics | None: ...
+
+    @overload
+    def get(self, key: Entry, /, default: Statistics | _Default) -> Statistics | _Default: ...
+
+    def get(
+        self, key: Entry, /, default: Statistics | _Default | None = None
+    ) -> Statistics | _Default | None:
+        """Return what the window holds of a series, or the default."""
+        # Asked once a series of a page, it spares the exception that the mixin's own would catch.
+        statistics = self._window.read(key)
+        return default if statistics is None else statistics
 
 
 class OpenWindow(NamedTuple):
@@ -40,4 +87,4 @@ class OpenWindows(Protocol):
         ...
 
 
-__all__ = ["OpenWindow", "OpenWindows", "SeriesKey"]
+__all__ = ["OpenWindow", "OpenWindows", "SeriesKey", "WholeWindow"]

@@ -47,7 +47,7 @@ _MAX_SHARED = 4_096
 _DETAILS = frozenset({"shard", "error_code"})
 
 # What an entry has when it is in no open window. Nothing is ever added to these statistics.
-NO_WINDOW_NUMBER = -1
+NO_WINDOW_KEY = -1
 NO_STATISTICS = Statistics()
 
 
@@ -62,10 +62,10 @@ class Entry(Struct, gc=False, eq=False):
         dimensions: `(key, value)` pairs, sorted.
         kind: what it measures.
         unit: of its values, or None.
-        statistics: in the window `window_number`.
+        statistics: in the window whose key is `window_key`.
         overflow: it holds the events of other series of its name.
         aliases: what names it on the wire, as far as it is remembered.
-        window_number: of the window it was last seen in; `NO_WINDOW_NUMBER` when that has closed.
+        window_key: of the window it was last seen in; `NO_WINDOW_KEY` when that has closed.
         active_until: the end of the last window it was in, in epoch seconds.
         live: its last 60 seconds, where there is room for them.
     """
@@ -77,7 +77,7 @@ class Entry(Struct, gc=False, eq=False):
     statistics: Statistics
     overflow: bool = False
     aliases: tuple[Alias, ...] = ()
-    window_number: int = NO_WINDOW_NUMBER
+    window_key: int = NO_WINDOW_KEY
     active_until: int = 0
     live: Live | None = None
 
@@ -145,6 +145,19 @@ class Registry:
             return Reason.SERIES_UNREADABLE
         return self._resolve(alias, series)
 
+    def restore(self, series: Series, *, overflow: bool) -> Entry:
+        """Return the entry of a series that an earlier daemon had, under this one's configuration.
+
+        Args:
+            series: as its entry was.
+            overflow: it held the events of other series of its name.
+        """
+        dimensions = self._dimensions(series.dimensions)
+        if overflow or dimensions == self._overflow_dimensions:
+            return self._overflow_entry(series)
+        entry = self._by_key.get((series.name, dimensions))
+        return self._add_entry(series, dimensions) if entry is None else entry
+
     def forget_idle(self, entries: list[Entry], before_s: float, latest_s: int) -> list[Entry]:
         """Forget those of `entries` that were in no window which ends after `before_s`. Return them.
 
@@ -153,9 +166,7 @@ class Registry:
         for entry in entries:
             entry.active_until = min(entry.active_until, latest_s)
         forgotten = [
-            entry
-            for entry in entries
-            if entry.window_number == NO_WINDOW_NUMBER and entry.active_until < before_s
+            entry for entry in entries if entry.window_key == NO_WINDOW_KEY and entry.active_until < before_s
         ]
         if len(self._shared_pairs) >= _MAX_SHARED or len(self._shared_texts) >= _MAX_SHARED:
             # Full, perhaps of what is rare: begin anew, so that what is frequent comes in.
@@ -181,16 +192,23 @@ class Registry:
             return self._overflow_entry(series)
         entry = self._by_key.get((series.name, dimensions))
         if entry is None:
-            if len(self._by_key) >= self._max_series:
-                return self._overflow_entry(series)
-            entry = self._build_entry(series, self._share(dimensions))
-            self._by_key[entry.name, entry.dimensions] = entry
+            entry = self._add_entry(series, dimensions)
+            if entry.overflow:
+                return entry
         else:
             self._note_conflict(entry, series)
         named = alias if isinstance(alias, bytes) else alias[1]
         if len(entry.aliases) < _MAX_ALIASES and len(named) <= _MAX_ALIAS_BYTES:
             entry.aliases = (*entry.aliases, alias)
             self.by_alias[alias] = entry
+        return entry
+
+    def _add_entry(self, series: Series, dimensions: tuple[tuple[str, str], ...]) -> Entry:
+        """Make an entry for a new series, or return the one that it shares where there are too many."""
+        if len(self._by_key) >= self._max_series:
+            return self._overflow_entry(series)
+        entry = self._build_entry(series, self._share(dimensions))
+        self._by_key[entry.name, entry.dimensions] = entry
         return entry
 
     def _dimensions(self, dimensions: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
@@ -265,4 +283,4 @@ class Registry:
                 offenders[other] = count - 1
 
 
-__all__ = ["NO_STATISTICS", "NO_WINDOW_NUMBER", "Alias", "Entry", "Registry", "RowAlias"]
+__all__ = ["NO_STATISTICS", "NO_WINDOW_KEY", "Alias", "Entry", "Registry", "RowAlias"]

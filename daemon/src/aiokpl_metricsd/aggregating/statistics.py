@@ -11,10 +11,11 @@ from aiokpl_metricsd.aggregating.histogram import Histogram
 _NO_SECOND = -(2**63)
 
 
-class Statistics(Struct, gc=False):
+class Statistics(Struct, gc=False, array_like=True):
     """What is known of one series in one open window.
 
-    It has no cycle, so the garbage collector need not look at it.
+    It has no cycle, so the garbage collector need not look at it. Its fields, in this order, are what a
+    checkpoint stores.
 
     Attributes:
         count: events so far.
@@ -77,6 +78,28 @@ class Statistics(Struct, gc=False):
             self.histogram.add_buckets(folded.buckets)
         else:
             self.histogram.add_same(min(max(folded.sum / folded.count, folded.min), folded.max), folded.count)
+
+    def add_earlier(self, other: "Statistics") -> None:
+        """Add what the same series in the same window held before any of this arrived; it stays as it is."""
+        if other.last_second > self.last_second or not self.count:
+            self.last_second = other.last_second
+            self.last = other.last
+        self.count += other.count
+        self.sum = other.sum + self.sum
+        self.min = min(other.min, self.min)
+        self.max = max(other.max, self.max)
+        if self.histogram is not None and other.histogram is not None:
+            self.histogram.add_histogram(other.histogram)
+
+    def convert(self, kind: MetricKind) -> None:
+        """Hold what a series of this kind holds. A histogram that had no buckets has the mean in one."""
+        if kind is not MetricKind.HISTOGRAM:
+            self.histogram = None
+        elif self.histogram is None:
+            self.histogram = Histogram()
+            if self.count:
+                mean = min(max(self.sum / self.count, self.min), self.max)
+                self.histogram.add_same(mean, self.count)
 
     def freeze_histogram(self) -> Buckets | None:
         """Return the distribution as it is now, or None where there is none."""

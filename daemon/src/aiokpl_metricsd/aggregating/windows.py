@@ -9,7 +9,7 @@ windows.
 from msgspec import Struct
 
 from aiokpl_metricsd.aggregating.registry import Entry
-from aiokpl_metricsd.aggregating.statistics import Statistics
+from aiokpl_metricsd.aggregating.statistics import Statistics, build_statistics
 
 # So that no producer can open a window a second for all of the past.
 MAX_OPEN_WINDOWS = 64
@@ -22,8 +22,11 @@ class Window(Struct, eq=False):
         number: counts the windows of this daemon, from 1.
         start: epoch seconds, included.
         end: epoch seconds, excluded.
-        statistics: by series.
-        events: in this window.
+        statistics: by series; while the window is sealed, what came since.
+        events: in this window, sealed ones included.
+        key: of `statistics`, by which entries remember theirs; no other dictionary has it.
+        sealed: what was counted before it was sealed, while it is: another thread may be reading it.
+        sealed_key: the key that `sealed` had, and `key` where there is none.
     """
 
     number: int
@@ -31,6 +34,28 @@ class Window(Struct, eq=False):
     end: int
     statistics: dict[Entry, Statistics]
     events: int = 0
+    key: int = 0
+    sealed: dict[Entry, Statistics] | None = None
+    sealed_key: int = 0
+
+    def read(self, entry: Entry) -> Statistics | None:
+        """Return what the window holds of a series, or None; it is not to be changed."""
+        statistics = self.statistics.get(entry)
+        if self.sealed is None:
+            return statistics
+        earlier = self.sealed.get(entry)
+        if statistics is None or earlier is None:
+            return statistics or earlier
+        whole = build_statistics(entry.kind)
+        whole.add_earlier(statistics)
+        whole.add_earlier(earlier)
+        return whole
+
+    def entries(self) -> list[Entry]:
+        """Return the series that the window holds."""
+        if not self.sealed:
+            return list(self.statistics)
+        return [*self.sealed, *[entry for entry in self.statistics if entry not in self.sealed]]
 
 
 class Windows:
@@ -39,19 +64,28 @@ class Windows:
     Args:
         interval_s: the windows' length, whole seconds.
         begin: epoch second at which the first window begins; everything before it is late.
+        last_number: of the newest window that there was before.
     """
 
-    def __init__(self, interval_s: int, begin: int) -> None:
+    def __init__(self, interval_s: int, begin: int, last_number: int = 0) -> None:
         """Open no window yet."""
         self.interval_s = interval_s
         self._closed_until = begin
         self._open: dict[int, Window] = {}
-        self._last_number = 0
+        # Restored ones whose length is another interval's. No other window begins before their end.
+        self._odd: list[Window] = []
+        self._last_number = last_number
+        self._last_key = 0
 
     @property
     def opened(self) -> list[Window]:
         """The open windows, oldest first."""
-        return sorted(self._open.values(), key=_start_of)
+        return sorted([*self._odd, *self._open.values()], key=_start_of)
+
+    @property
+    def last_number(self) -> int:
+        """The number of the newest window."""
+        return self._last_number
 
     @property
     def closed_until(self) -> int:
@@ -63,6 +97,9 @@ class Windows:
         if second > now + self.interval_s:
             return self._current(now), False, True
         if second < self._closed_until:
+            for window in self.opened if self._odd else ():
+                if window.start <= second < window.end:
+                    return window, False, False
             return self._oldest(now), True, False
         aligned = second - second % self.interval_s
         if self._is_full(aligned):
@@ -96,9 +133,36 @@ class Windows:
 
     def next_end(self) -> int | None:
         """Return the end of the oldest open window, or None when none is open."""
-        return min([window.end for window in self._open.values()], default=None)
+        return min([window.end for window in (*self._odd, *self._open.values())], default=None)
+
+    def seal(self) -> list[Window]:
+        """Set aside what the open windows hold, and let them begin to count anew; return them."""
+        opened = self.opened
+        for window in opened:
+            window.sealed, window.statistics = window.statistics, {}
+            window.sealed_key, window.key = window.key, self._new_key()
+        return opened
+
+    def restore(self, number: int, start: int, end: int) -> Window:
+        """Open a window as it was, empty. Those that are restored do not overlap."""
+        self._last_number = max(self._last_number, number)
+        key = self._new_key()
+        window = Window(number, start, end, {}, key=key, sealed_key=key)
+        aligned = start - start % self.interval_s
+        if end == aligned + self.interval_s:
+            self._open[aligned] = window
+        else:
+            self._odd.append(window)
+            self._closed_until = max(self._closed_until, end)
+        return window
+
+    def _new_key(self) -> int:
+        self._last_key += 1
+        return self._last_key
 
     def _oldest(self, now: float) -> Window:
+        if self._odd:
+            return self.opened[0]
         if self._open:
             return self._open[min(self._open)]
         return self._at(max(int(now), self._closed_until))
@@ -116,12 +180,17 @@ class Windows:
         if window is None:
             self._last_number += 1
             start = max(aligned, self._closed_until)
-            window = Window(self._last_number, start, aligned + self.interval_s, {})
+            key = self._new_key()
+            end = aligned + self.interval_s
+            window = Window(self._last_number, start, end, {}, key=key, sealed_key=key)
             self._open[aligned] = window
         return window
 
     def _close(self, window: Window) -> None:
-        del self._open[window.start - window.start % self.interval_s]
+        if window in self._odd:
+            self._odd.remove(window)
+        else:
+            del self._open[window.start - window.start % self.interval_s]
         self._closed_until = max(self._closed_until, window.end)
 
 

@@ -1,0 +1,149 @@
+"""Open windows -> blobs for a checkpoint, and back.
+
+To seal is to set each open window's dictionary aside whole and to begin another: nothing is copied, and the
+event loop is held for as long as that takes for at most 64 windows. What is set aside is not changed until it
+is unsealed, so that another thread may encode it. Whatever was counted since is later, so that unsealing adds
+it up in any order and at any time: a series that is not in the live part moves there as it is.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+
+from msgspec import MsgspecError, Struct
+from msgspec.msgpack import Decoder, Encoder
+
+from aiokpl_metrics_protocol import Series
+from aiokpl_metricsd.aggregating.histogram import Histogram
+from aiokpl_metricsd.aggregating.registry import Entry
+from aiokpl_metricsd.aggregating.statistics import Statistics
+from aiokpl_metricsd.aggregating.windows import Window
+
+# Stands first in each blob.
+_VERSION = 1
+
+
+class SealedWindow(Struct, frozen=True):
+    """What an open window held at the moment it was sealed.
+
+    Attributes:
+        number: of the window.
+        start: epoch second, included.
+        end: epoch second, excluded.
+        events: in it.
+        statistics: by series; valid until the window is unsealed, and not to be changed.
+    """
+
+    number: int
+    start: int
+    end: int
+    events: int
+    statistics: dict[Entry, Statistics]
+
+
+class SealedSeries(Struct, frozen=True, gc=False):
+    """One series of a sealed window.
+
+    Attributes:
+        series: name, kind, unit and dimensions.
+        overflow: it holds the events of other series of its name.
+        statistics: what the window holds of it.
+    """
+
+    series: Series
+    overflow: bool
+    statistics: Statistics
+
+
+class _StoredStatistics(Struct, array_like=True, gc=False):
+    """The fields of `Statistics`. A true that was sent as a value is one here, and becomes 1.0."""
+
+    count: int
+    sum: float | bool
+    min: float | bool
+    max: float | bool
+    last: float | bool
+    last_second: int
+    histogram: Histogram | None
+
+
+class _Stored(Struct, array_like=True, gc=False):
+    """A series as it is encoded."""
+
+    name: str
+    kind: str
+    unit: str | None
+    dimensions: tuple[tuple[str, str], ...]
+    overflow: bool
+    statistics: _StoredStatistics
+
+
+_encoder = Encoder()
+_decoder = Decoder(tuple[int, list[_Stored]])
+
+
+def encode_sealed(window: SealedWindow, slice_series: int) -> Iterator[bytes]:
+    """Return a sealed window's series, `slice_series` at most in a blob. Any thread may ask, repeatedly."""
+    remaining = iter(window.statistics.items())
+    while part := [
+        (entry.name, entry.kind, entry.unit, entry.dimensions, entry.overflow, statistics)
+        for entry, statistics in islice(remaining, slice_series)
+    ]:
+        yield _encoder.encode((_VERSION, part))
+
+
+def decode_sealed(blob: bytes) -> list[SealedSeries]:
+    """Return the series of a blob.
+
+    Raises:
+        ValueError: it is damaged, or of another version.
+    """
+    try:
+        version, part = _decoder.decode(blob)
+    except MsgspecError as error:
+        raise ValueError(f"what an open window held does not decode: {error}") from None
+    if version != _VERSION:
+        raise ValueError(f"what an open window held is of version {version}, not {_VERSION}")
+    return [
+        SealedSeries(
+            Series(each.name, each.kind, each.unit, each.dimensions),
+            each.overflow,
+            _build_statistics(each.statistics),
+        )
+        for each in part
+    ]
+
+
+def unseal(window: Window, slice_series: int) -> Iterator[None]:
+    """Put back into a window what was set aside, `slice_series` series at a time."""
+    sealed = window.sealed
+    if sealed is None:
+        return
+    while sealed:
+        live, key, sealed_key = window.statistics, window.key, window.sealed_key
+        for _ in range(min(slice_series, len(sealed))):
+            entry, earlier = sealed.popitem()
+            later = live.get(entry)
+            if later is not None:
+                later.add_earlier(earlier)
+                continue
+            live[entry] = earlier
+            if entry.window_key == sealed_key:
+                entry.window_key = key
+        yield
+    window.sealed = None
+    window.sealed_key = window.key
+
+
+def _build_statistics(stored: _StoredStatistics) -> Statistics:
+    return Statistics(
+        stored.count,
+        stored.sum + 0.0,
+        stored.min + 0.0,
+        stored.max + 0.0,
+        stored.last + 0.0,
+        stored.last_second,
+        stored.histogram,
+    )
+
+
+__all__ = ["SealedSeries", "SealedWindow", "decode_sealed", "encode_sealed", "unseal"]
