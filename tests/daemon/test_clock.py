@@ -1,6 +1,7 @@
 """Time -> closed windows: after the grace and a pass, once, under steps of the wall clock."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiokpl_metricsd.aggregating.windows import Window
+from aiokpl_metricsd.aggregating.windows import MAX_OPEN_WINDOWS, Window
 from aiokpl_metricsd.clock import TICK_S, SystemClock, WindowClock
 from tests.daemon.aggregation import BEGIN, Bench, build_column
 
@@ -91,6 +92,33 @@ def test_none_closes_in_the_first_grace_of_the_daemon() -> None:
     assert tower.tick() == []
     tower.clock.pass_by(0.1)
     assert tower.tick() == [(0, 1, 1)]
+
+
+@pytest.mark.parametrize(("interval_s", "grace_s"), [(1, 1.0), (1, 60.0), (5, 7.5), (60, 60.0)])
+def test_with_a_grace_as_long_as_a_window_several_are_open_and_each_keeps_its_own_events(
+    interval_s: int, grace_s: float
+) -> None:
+    tower = Tower(interval_s, grace_s)
+    recorded: Counter[int] = Counter()
+    closed: Counter[int] = Counter()
+    most_open = 0
+    for _ in range(int((3 * interval_s + 2 * grace_s) / TICK_S)):
+        now = int(tower.clock.wall)
+        # One now, one as late as it may be, one as early as it may be.
+        for second in (now, max(BEGIN, now - int(grace_s)), now + interval_s):
+            tower.record(second)
+            recorded[second - second % interval_s - BEGIN] += 1
+        most_open = max(most_open, len(tower.bench.windows.opened))
+        tower.clock.pass_by(TICK_S)
+        for start, end, events in tower.tick():
+            assert end == start + interval_s
+            assert tower.clock.wall == BEGIN + end + grace_s
+            closed[start] = events
+    assert 2 + grace_s // interval_s <= most_open <= MAX_OPEN_WINDOWS
+    assert closed
+    assert closed == {start: recorded[start] for start in closed}
+    assert sorted(closed) == list(range(0, len(closed) * interval_s, interval_s))
+    assert (tower.bench.ledger.events_late, tower.bench.ledger.events_early) == (0, 0)
 
 
 def test_after_a_step_forward_due_windows_close_once_and_those_between_never_existed() -> None:
