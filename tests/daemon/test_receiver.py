@@ -1,165 +1,317 @@
-"""A real socket -> datagrams: whole, in order, in bounded turns."""
+"""Sources -> datagrams, in fair turns: counted by what each got, never by the time it took."""
 
 import asyncio
-import socket
-from collections.abc import Iterator
-from pathlib import Path
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from itertools import pairwise
 
 import pytest
 
-from aiokpl_metrics_protocol import MAX_DATAGRAM_BYTES
-from aiokpl_metricsd.receiver import PASS_DATAGRAMS, TURN_BYTES, TURN_S, Receiver
+from aiokpl_metricsd.receiver import BROKEN, EMPTY, END, TURN_BYTES, TURN_S, Receiver
+from tests.daemon.loops import NewLoop, on_both_loops, run, until
 from tests.daemon.test_clock import HandClock
 
 
-class Reader:
-    """A receiver over a socket pair, with what it handed on."""
+class Stream:
+    """A source by hand: what it answers, and how often it was asked."""
+
+    def __init__(self, desk: "Desk", answers: list[int], number: int = 1_000) -> None:
+        self.desk = desk
+        self.answers = answers
+        self.number = number
+        self.reads = 0
+
+    def fileno(self) -> int:
+        return self.number
+
+    def read(self) -> int:
+        answer = self.answers.pop(0) if self.answers else EMPTY
+        if answer >= 0:
+            self.reads += 1
+            self.desk.clock.pass_by(self.desk.cost_s)
+            self.desk.read.append(self)
+        return answer
+
+    def read_queued(self) -> int:
+        result = 0
+        for _ in range(len(self.answers) or 1):
+            result = self.read()
+            if result < 0:
+                break
+        return result
+
+
+class Desk:
+    """A receiver over streams, and what it did."""
 
     def __init__(self) -> None:
-        self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.ours.setblocking(False)
-        self.theirs.setblocking(False)
-        # Each side's own queue, so that a test is not bound to eleven datagrams.
-        self.theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * 1024 * 1024)
-        self.taken: list[bytes] = []
-        self.oversized: list[int] = []
-        self.cost_s = 0.0
         self.clock = HandClock()
-        self.receiver = Receiver(self.ours, self.handle, self.oversized.append, self.clock)
+        self.cost_s = 0.0
+        self.read: list[Stream] = []
+        self.turns: list[int] = []
+        self.receiver = Receiver(self.clock, lambda: self.turns.append(len(self.read)))
 
-    def handle(self, datagram: memoryview) -> None:
-        self.taken.append(bytes(datagram))
-        self.clock.pass_by(self.cost_s)
+    def open(self, *answers: int) -> Stream:
+        stream = Stream(self, list(answers), 1_000 + len(self.receiver._sources))
+        self.receiver.watch(stream)
+        return stream
 
-    def fill(self, datagram: bytes) -> int:
-        """Send until the queue is full; return how many were sent."""
-        sent = 0
-        try:
-            while True:
-                self.theirs.send(datagram)
-                sent += 1
-        except BlockingIOError:
-            return sent
+    def has_read(self, count: int) -> bool:
+        """Tell whether it has read so often."""
+        return len(self.read) >= count
+
+    def note(self, *streams: Stream) -> None:
+        """Let the receiver know that they are readable, as the loop does."""
+        for stream in streams:
+            self.receiver._note(stream)
 
 
 @pytest.fixture
-def reader() -> Iterator[Reader]:
-    made = Reader()
-    yield made
-    made.ours.close()
-    made.theirs.close()
+def desk() -> Desk:
+    return Desk()
 
 
-def test_datagrams_are_handed_on_whole_and_in_order(reader: Reader) -> None:
-    sent = [b"a", b"", b"bc" * 1_000, bytes(MAX_DATAGRAM_BYTES)]
-    for datagram in sent:
-        reader.theirs.send(datagram)
-    reader.receiver.drain()
-    assert reader.taken == sent
-    assert reader.oversized == []
+def test_a_turn_serves_those_that_are_ready_and_says_when_it_is_over(desk: Desk) -> None:
+    first, second, third = desk.open(5, 6), desk.open(7), desk.open(8)
+    desk.note(first, third)
+    desk.receiver.read_turn()
+    assert desk.read == [first, first, third]
+    assert desk.turns == [3]
+    assert second.reads == 0
 
 
-def test_a_datagram_larger_than_any_frame_is_told_by_its_real_size_and_handed_on_to_nobody(
-    reader: Reader,
+def test_a_turn_reads_a_bounded_number_of_bytes_of_each_source(desk: Desk) -> None:
+    half = TURN_BYTES // 2
+    streams = [desk.open(*[half] * 6) for _ in range(3)]
+    desk.note(*streams)
+    for turn in (1, 2, 3):
+        desk.receiver.read_turn()
+        assert [stream.reads for stream in streams] == [2 * turn] * 3
+    desk.receiver.read_turn()
+    assert len(desk.read) == 18
+
+
+def test_a_turn_ends_after_its_time_and_the_next_begins_with_those_not_yet_served(desk: Desk) -> None:
+    streams = [desk.open(*[1] * 100) for _ in range(5)]
+    desk.cost_s = TURN_S / 2.5
+    desk.note(*streams)
+    for stream in (*streams, *streams):
+        desk.receiver.read_turn()
+        assert desk.read[-3:] == [stream] * 3
+    assert desk.turns == [3 * turn for turn in range(1, 11)]
+
+
+def test_forty_full_lanes_and_a_flood_get_equal_shares_whatever_their_cost(desk: Desk) -> None:
+    endless = [desk.open(*[16_384] * 1_000) for _ in range(41)]
+    desk.cost_s = 0.0004
+    desk.note(*endless)
+    before = 0
+    for turn in range(400):
+        desk.note(endless[turn % 3])
+        desk.receiver.read_turn()
+        # 10 ms at 0.4 ms each: a turn never takes more.
+        assert desk.turns[-1] - before <= 26
+        before = desk.turns[-1]
+    shares = [stream.reads for stream in endless]
+    assert max(shares) - min(shares) <= 2 * TURN_BYTES // 16_384
+
+
+def test_one_source_alone_is_served_when_it_is_noted(desk: Desk) -> None:
+    stream = desk.open(1, 1)
+    desk.note(stream)
+    assert stream.reads == 2
+    assert desk.turns == [2]
+
+
+def test_a_source_at_its_end_is_not_asked_again(desk: Desk) -> None:
+    ended, other = desk.open(1, END, 1), desk.open(1)
+    desk.note(ended, other)
+    desk.receiver.read_turn()
+    desk.receiver.read_turn()
+    desk.receiver.read_pass()
+    desk.receiver.drain()
+    assert ended.reads == 1
+    desk.receiver.unwatch(ended)
+
+
+def test_a_broken_source_is_read_turn_by_turn_to_its_end(desk: Desk) -> None:
+    half = TURN_BYTES // 2
+    broken, other = desk.open(BROKEN, *[half] * 5, END), desk.open()
+    desk.note(broken, other)
+    for reads in (0, 2, 4, 5):
+        desk.receiver.read_turn()
+        assert broken.reads == reads
+    assert desk.receiver._ready == {}
+
+
+def test_a_source_that_is_unwatched_by_another_in_the_same_turn_is_not_read(desk: Desk) -> None:
+    first, second = desk.open(1), desk.open(1)
+    first.read = lambda: desk.receiver.unwatch(second) or EMPTY  # type: ignore[method-assign]
+    desk.note(first, second)
+    desk.receiver.read_turn()
+    assert second.reads == 0
+
+
+def test_a_source_that_unwatches_itself_is_not_read_again(desk: Desk) -> None:
+    stream, other = desk.open(), desk.open(1)
+    stream.read = lambda: desk.receiver.unwatch(stream) or TURN_BYTES  # type: ignore[method-assign]
+    desk.note(stream, other)
+    desk.receiver.read_turn()
+    assert stream not in desk.receiver._ready
+    assert stream not in desk.receiver._sources
+
+
+def test_a_pass_reads_what_is_queued_on_all_whether_noted_or_not(desk: Desk) -> None:
+    streams = [desk.open(*[TURN_BYTES] * 3) for _ in range(3)]
+    desk.cost_s = TURN_S
+    desk.note(streams[0])
+    desk.receiver.read_pass()
+    assert [stream.reads for stream in streams] == [3, 3, 3]
+    assert desk.turns == [9]
+
+
+def test_a_pass_reads_what_it_accepts_on_the_way(desk: Desk) -> None:
+    opened: list[Stream] = []
+
+    def accept() -> int:
+        opened.append(desk.open(1, 1))
+        return 0
+
+    desk.open().read_queued = accept  # type: ignore[method-assign]
+    desk.receiver.read_pass()
+    assert [stream.reads for stream in opened] == [2]
+
+
+def test_a_sliced_pass_can_be_interrupted_by_turns(desk: Desk) -> None:
+    streams = [desk.open(1, 1), desk.open(1, END), desk.open(1)]
+    for _ in desk.receiver.read_pass_sliced():
+        desk.note(*streams[1:])
+        desk.receiver.read_turn()
+    assert [stream.reads for stream in streams] == [2, 1, 1]
+    assert desk.turns[-1] == 4
+
+
+def test_a_drain_reads_all_to_the_end_behind_an_error_too(desk: Desk) -> None:
+    streams = [desk.open(*[TURN_BYTES] * 9), desk.open(1, BROKEN, 1, 1, END), desk.open()]
+    desk.cost_s = 10.0
+    desk.receiver.drain()
+    assert [stream.reads for stream in streams] == [9, 3, 0]
+    assert desk.turns == [12]
+    assert desk.receiver.loop is None
+
+
+# ------------------------------------------------------------------------------ with real loops
+
+
+def open_pipe(desk: Desk, stack: ExitStack) -> tuple[Stream, Callable[[bytes], int]]:
+    """Return a stream over a real pipe, which reads one byte at a time, and how to write to it."""
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    stack.callback(os.close, ours)
+    stack.callback(os.close, theirs)
+    stream = Stream(desk, [], ours)
+
+    def read() -> int:
+        try:
+            os.read(ours, 1)
+        except BlockingIOError:
+            return EMPTY
+        desk.read.append(stream)
+        stream.reads += 1
+        return 1
+
+    stream.read = read  # type: ignore[method-assign]
+    return stream, partial(os.write, theirs)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@on_both_loops
+def test_attached_it_reads_whatever_comes_and_detached_nothing_more(new_loop: NewLoop, count: int) -> None:
+    async def work() -> None:
+        desk = Desk()
+        with ExitStack() as stack:
+            pipes = [open_pipe(desk, stack) for _ in range(count)]
+            desk.receiver.watch(pipes[0][0])
+            desk.receiver.detach()
+            desk.receiver.attach(asyncio.get_running_loop())
+            for stream, _ in pipes[1:]:
+                desk.receiver.watch(stream)
+            for number in range(3):
+                for _, write in pipes:
+                    write(b"ab")
+                await until(partial(desk.has_read, 2 * count * (number + 1)))
+            assert [stream.reads for stream, _ in pipes] == [6] * count
+            assert desk.turns[-1] == 6 * count
+            desk.receiver.detach()
+            desk.receiver.detach()
+            for _, write in pipes:
+                write(b"x")
+            for _ in range(5):
+                await asyncio.sleep(0.001)
+            assert len(desk.read) == 6 * count
+            desk.receiver.drain()
+            assert len(desk.read) == 7 * count
+
+    run(new_loop, work())
+
+
+@on_both_loops
+def test_between_two_turns_the_loop_gets_to_its_timers(new_loop: NewLoop) -> None:
+    async def work() -> None:
+        desk = Desk()
+        desk.cost_s = TURN_S
+        loop = asyncio.get_running_loop()
+        with ExitStack() as stack:
+            pipes = [open_pipe(desk, stack) for _ in range(41)]
+            for stream, write in pipes:
+                write(bytes(1_000))
+                stream.read = partial(_read_endless, desk, stream)  # type: ignore[method-assign]
+                desk.receiver.watch(stream)
+            desk.receiver.attach(loop)
+            ticks: list[int] = []
+            while len(ticks) < 100:
+                await asyncio.sleep(0)
+                ticks.append(len(desk.read))
+            # A tick waits for one turn, or two where the loop has them behind each other; each reads one.
+            assert max(later - earlier for earlier, later in pairwise(ticks)) <= 2
+            shares = [stream.reads for stream, _ in pipes]
+            assert max(shares) - min(shares) <= 1
+            assert sum(shares) >= 41
+            desk.receiver.detach()
+
+    run(new_loop, work())
+
+
+def _read_endless(desk: Desk, stream: Stream) -> int:
+    stream.reads += 1
+    desk.read.append(stream)
+    desk.clock.pass_by(desk.cost_s)
+    return 1
+
+
+@on_both_loops
+def test_a_source_that_left_the_loop_is_read_to_its_end_and_one_that_lives_is_watched_again(
+    new_loop: NewLoop,
 ) -> None:
-    for size in (MAX_DATAGRAM_BYTES + 1, 100_000):
-        reader.theirs.send(bytes(size))
-    reader.theirs.send(b"good")
-    reader.receiver.read_pass()
-    assert reader.oversized == [MAX_DATAGRAM_BYTES + 1, 100_000]
-    assert reader.taken == [b"good"]
+    async def work() -> None:
+        desk = Desk()
+        with ExitStack() as stack:
+            (dead, write_dead), (alive, write_alive) = (open_pipe(desk, stack) for _ in range(2))
+            desk.receiver.attach(asyncio.get_running_loop())
+            for stream in (dead, alive):
+                desk.receiver.watch(stream)
+            write_dead(b"abc")
+            write_alive(b"a")
+            for stream in (dead, alive, dead):
+                desk.receiver.leave_loop(stream)
+            await until(partial(desk.has_read, 4))
+            write_alive(b"bc")
+            await until(lambda: alive.reads >= 3)
+            for stream in (dead, alive):
+                desk.receiver.unwatch(stream)
+            desk.receiver.leave_loop(dead)
+            desk.receiver.detach()
 
-
-def test_a_turn_ends_after_its_bytes_and_the_next_goes_on(reader: Reader) -> None:
-    size = TURN_BYTES // 2 - 1
-    for _ in range(6):
-        reader.theirs.send(bytes(size))
-    reader.receiver.read_turn()
-    assert len(reader.taken) == 3
-    reader.receiver.read_turn()
-    assert len(reader.taken) == 6
-    reader.receiver.read_turn()
-    assert len(reader.taken) == 6
-
-
-def test_a_turn_ends_after_its_time(reader: Reader) -> None:
-    sent = reader.fill(b"x")
-    assert sent > 4
-    reader.cost_s = TURN_S / 2.5
-    reader.receiver.read_turn()
-    assert len(reader.taken) == 3
-
-
-def test_a_turn_over_an_empty_socket_is_nothing(reader: Reader) -> None:
-    reader.receiver.read_turn()
-    assert reader.taken == []
-
-
-def test_a_pass_reads_what_is_queued_but_not_for_ever_what_comes_meanwhile(reader: Reader) -> None:
-    def handle(datagram: memoryview) -> None:
-        reader.taken.append(bytes(datagram))
-        reader.theirs.send(b"again")
-
-    receiver = Receiver(reader.ours, handle, reader.oversized.append, reader.clock)
-    reader.theirs.send(b"first")
-    receiver.read_pass()
-    assert len(reader.taken) == PASS_DATAGRAMS
-
-
-def test_a_drain_reads_all_that_is_queued(reader: Reader) -> None:
-    sent = reader.fill(b"x")
-    reader.cost_s = 10.0
-    reader.receiver.drain()
-    assert len(reader.taken) == sent
-
-
-def test_after_the_reading_end_was_shut_down_what_is_queued_is_still_drained(tmp_path: Path) -> None:
-    path = str(tmp_path / "s")
-    taken: list[bytes] = []
-    with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ours,
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as theirs,
-    ):
-        ours.bind(path)
-        ours.setblocking(False)
-        theirs.connect(path)
-        for _ in range(5):
-            theirs.send(b"queued")
-        ours.shutdown(socket.SHUT_RD)
-        with pytest.raises(BrokenPipeError):
-            theirs.send(b"too late")
-        receiver = Receiver(ours, lambda data: taken.append(bytes(data)), lambda _: None, HandClock())
-        receiver.drain()
-    assert taken == [b"queued"] * 5
-
-
-def test_a_closed_socket_is_read_as_an_empty_one(reader: Reader) -> None:
-    reader.ours.close()
-    reader.receiver.drain()
-    reader.receiver.read_turn()
-    assert reader.taken == []
-
-
-@pytest.mark.asyncio
-async def test_attached_it_reads_whatever_comes_and_detached_nothing_more(reader: Reader) -> None:
-    arrived = asyncio.Event()
-
-    def handle(datagram: memoryview) -> None:
-        reader.taken.append(bytes(datagram))
-        arrived.set()
-
-    receiver = Receiver(reader.ours, handle, reader.oversized.append, reader.clock)
-    receiver.detach()
-    loop = asyncio.get_running_loop()
-    receiver.attach(loop)
-    for number in range(3):
-        arrived.clear()
-        reader.theirs.send(b"%d" % number)
-        await asyncio.wait_for(arrived.wait(), 10)
-    receiver.detach()
-    receiver.detach()
-    reader.theirs.send(b"unread")
-    for _ in range(5):
-        await asyncio.sleep(0)
-    assert reader.taken == [b"0", b"1", b"2"]
-    assert reader.ours.recv(100) == b"unread"
+    run(new_loop, work())

@@ -10,9 +10,18 @@ get until the deadline.
 import asyncio
 import logging
 import os
+import socket
 from contextlib import AsyncExitStack
 
-from aiokpl_metrics_protocol import CATALOG, ColumnsFrame, Description, MetricKind, ProtocolError, RowsFrame
+from aiokpl_metrics_protocol import (
+    CATALOG,
+    ColumnsFrame,
+    Description,
+    FoldedFrame,
+    MetricKind,
+    ProtocolError,
+    RowsFrame,
+)
 from aiokpl_metricsd.aggregating.registry import Registry
 from aiokpl_metricsd.aggregating.windows import Window, Windows
 from aiokpl_metricsd.aggregator import Aggregator
@@ -21,10 +30,13 @@ from aiokpl_metricsd.config import Configuration, find_sinks_place
 from aiokpl_metricsd.decoder import Decoder
 from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.delivery import Delivery, SinkSettings
+from aiokpl_metricsd.lanes import Lanes
 from aiokpl_metricsd.ledger import Ledger
 from aiokpl_metricsd.listener import Listener
 from aiokpl_metricsd.log import Throttle
 from aiokpl_metricsd.receiver import Receiver
+from aiokpl_metricsd.receiving.front_door import FrontDoor
+from aiokpl_metricsd.receiving.lane import Lane
 from aiokpl_metricsd.serving.admin import Admin
 from aiokpl_metricsd.serving.door import Doors
 from aiokpl_metricsd.serving.observer import Observer, name_own_metrics
@@ -87,15 +99,19 @@ class Daemon:
             descriptions=_build_descriptions(configuration),
         )
         self._windows = Windows(configuration.interval_s, int(self._clock.time()))
+        # Never 0, by which a lane is refused.
+        identity = int.from_bytes(os.urandom(8), "big") >> 1 or 1 if daemon_id is None else daemon_id
         self.aggregator = Aggregator(
             self._registry,
             self._windows,
             self.ledger,
             live_series=configuration.limits.live_series,
-            daemon_id=int.from_bytes(os.urandom(8), "big") >> 1 if daemon_id is None else daemon_id,
+            daemon_id=identity,
         )
         self._decoder = Decoder(self.ledger)
-        self._receiver = Receiver(listener.socket, self._ingest, self._decoder.reject_oversized, self._clock)
+        self._receiver = Receiver(self._clock, self._end_turn)
+        self._receiver.watch(FrontDoor(listener.socket, self._receive, self._decoder.reject_oversized))
+        self.lanes = None if listener.lane is None else self._open_lanes(listener.lane, identity)
         self._window_clock = WindowClock(
             self._clock,
             self.aggregator,
@@ -131,6 +147,19 @@ class Daemon:
         )
         enabled = configuration.self_metrics.enabled
         self._differences = Differences(self._observer.collect, configuration.dimensions) if enabled else None
+
+    def _open_lanes(self, listener: socket.socket, daemon_id: int) -> Lanes:
+        """Have the receiver accept lanes."""
+        return Lanes(
+            listener,
+            self._receiver,
+            self._decoder,
+            self.ledger,
+            self._clock,
+            self._receive_on_lane,
+            interval_s=float(self._configuration.interval_s),
+            daemon_id=daemon_id,
+        )
 
     def _join_page(self, settings: list[SinkSettings], scraped: dict[str, ScrapedSink]) -> None:
         """Let the page show the sink that is scraped, and that sink see the open windows."""
@@ -197,12 +226,24 @@ class Daemon:
             sinks[outlet.name] |= {"recorded": outlet.recorded, "withheld": outlet.withheld}
         _log.info("stopped", extra={"fields": {**counts, "sinks": sinks}})
 
-    def _ingest(self, datagram: memoryview) -> None:
-        """Take one datagram through decoder and aggregator."""
+    def _receive(self, datagram: memoryview) -> None:
+        """Take one datagram of the front door."""
         frame = self._decoder.decode(datagram)
-        if frame is None:
-            return
-        now = self._clock.time()
+        if frame is not None:
+            self._ingest(frame, datagram, self._clock.time(), None)
+
+    def _receive_on_lane(self, frame: ColumnsFrame | FoldedFrame, datagram: memoryview, lane: Lane) -> None:
+        """Take one frame of a lane."""
+        self._ingest(frame, datagram, self._clock.time(), lane)
+
+    def _ingest(
+        self,
+        frame: ColumnsFrame | FoldedFrame | RowsFrame,
+        datagram: memoryview,  # noqa: ARG002 - for who writes it down
+        now: float,
+        lane: Lane | None,  # noqa: ARG002 - the same
+    ) -> None:
+        """Count one frame that is new: every one comes by here, once, from wherever it came."""
         if isinstance(frame, ColumnsFrame):
             self._decoder.note_events(frame, self.aggregator.add_columns(frame.columns, now))
             if self.tap is not None:
@@ -217,6 +258,11 @@ class Daemon:
                 self.tap.record_rows(frame.events, now)
         else:
             self._decoder.note_events(frame, self.aggregator.add_sets(frame.sets, now))
+
+    def _end_turn(self) -> None:
+        """Acknowledge what a turn has read."""
+        if self.lanes is not None:
+            self.lanes.acknowledge(journaled=False)
 
     async def _hand_over(self, windows: list[Window], over: int) -> None:
         """Freeze closed windows, in slices, and give them to the sinks; `over` ends the newest interval."""
@@ -236,6 +282,8 @@ class Daemon:
             return
         self._report_series()
         for _ in self.aggregator.forget_idle(self._clock.time(), 4 * _SLICE_SERIES):
+            await asyncio.sleep(0)
+        for _ in self._decoder.forget_idle(self._clock.time(), 4 * _SLICE_SERIES):
             await asyncio.sleep(0)
 
     def _report_series(self) -> None:

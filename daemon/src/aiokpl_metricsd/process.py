@@ -48,7 +48,9 @@ def serve(config: str | None = None, log_format: str = "text", log_level: str = 
         configuration = load(config, os.environ)
         ingest = configuration.ingest
         candidates = socket_candidates() if ingest.socket is None else (ingest.socket,)
-        listener = listen(candidates, mode=ingest.mode_bits, group=ingest.group)
+        # Where nothing outlives the daemon, an acknowledgement would mean nothing.
+        lane = configuration.state_dir is not None
+        listener = listen(candidates, mode=ingest.mode_bits, group=ingest.group, lane=lane)
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_CONFIGURATION
