@@ -1,11 +1,13 @@
 """Snapshots <-> blobs of at most a thousand: MessagePack arrays, what a window's snapshots share once.
 
-A blob is a list of `[[window_start, window_end, window_id], rows]`, one for each run of snapshots of the same
-window, with a checksum in front. Its layout is a matter of the database's version: nothing else reads it.
+A blob is a list of `[[window_start, window_end, window_id], columns]`, one for each run of snapshots of the
+same window, compressed, with a checksum in front. Columns, since the snapshots are then made again without a
+loop in Python. The layout is a matter of the database's version: nothing else reads it.
 """
 
+import zlib
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, repeat
 from operator import attrgetter
 
 import msgspec
@@ -19,26 +21,30 @@ from aiokpl_metricsd.storing.checksum import DamagedBlobError, add_checksum, str
 # millisecond, for which no other thread runs.
 BLOB_SNAPSHOTS = 1_000
 
+# Of 11 MB for 100,000 snapshots this leaves 1 MB where the values are regular, for 50 ms that SQLite saves
+# again, and 4.4 MB where they are random, for 170 ms. Other threads run meanwhile.
+_COMPRESSION = 1
+
 _get_window = attrgetter("window_start", "window_end", "window_id")
-# In the order of `_Row`. The getter makes its tuples in C.
+# In the order of `_Columns`. The getter makes its tuples in C.
 _get_row = attrgetter("name", "count", "sum", "min", "max", "dimensions", "kind", "unit", "last", "histogram")
 
 
-class _Row(Struct, frozen=True, array_like=True, gc=False):
-    name: str
-    count: int
-    sum: int | float
-    min: int | float
-    max: int | float
-    dimensions: tuple[tuple[str, str], ...]
-    kind: MetricKind
-    unit: str | None
-    last: int | float
-    histogram: Buckets | None
+class _Columns(Struct, frozen=True, array_like=True, gc=False):
+    names: list[str]
+    counts: list[int]
+    sums: list[int | float]
+    mins: list[int | float]
+    maxs: list[int | float]
+    dimensions: list[tuple[tuple[str, str], ...]]
+    kinds: list[MetricKind]
+    units: list[str | None]
+    lasts: list[int | float]
+    histograms: list[Buckets | None]
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[tuple[tuple[float, float, str], list[_Row]]])
+_decoder = msgspec.msgpack.Decoder(list[tuple[tuple[float, float, str], _Columns]])
 
 
 def encode_blobs(batch: Sequence[MetricSnapshot]) -> Iterator[bytes]:
@@ -49,8 +55,11 @@ def encode_blobs(batch: Sequence[MetricSnapshot]) -> Iterator[bytes]:
 
 def encode_blob(snapshots: Sequence[MetricSnapshot]) -> bytes:
     """Return one blob."""
-    runs = [(window, list(map(_get_row, run))) for window, run in groupby(snapshots, _get_window)]
-    return add_checksum(_encoder.encode(runs))
+    runs = [
+        (window, tuple(zip(*map(_get_row, run), strict=True)))
+        for window, run in groupby(snapshots, _get_window)
+    ]
+    return add_checksum(zlib.compress(_encoder.encode(runs), _COMPRESSION))
 
 
 def decode_blob(blob: bytes) -> list[MetricSnapshot]:
@@ -60,28 +69,28 @@ def decode_blob(blob: bytes) -> list[MetricSnapshot]:
         DamagedBlobError: it is not what was encoded.
     """
     try:
-        runs = _decoder.decode(strip_checksum(blob))
-    except msgspec.DecodeError as error:
+        runs = _decoder.decode(zlib.decompress(strip_checksum(blob)))
+    except (msgspec.DecodeError, zlib.error) as error:
         raise DamagedBlobError(str(error)) from error
-    return [
-        MetricSnapshot(
-            row.name,
-            row.count,
-            row.sum,
-            row.min,
-            row.max,
-            row.dimensions,
-            start,
-            end,
-            row.kind,
-            row.unit,
-            row.last,
-            row.histogram,
-            window_id,
+    snapshots: list[MetricSnapshot] = []
+    for (start, end, window_id), columns in runs:
+        snapshots += map(
+            MetricSnapshot,
+            columns.names,
+            columns.counts,
+            columns.sums,
+            columns.mins,
+            columns.maxs,
+            columns.dimensions,
+            repeat(start),
+            repeat(end),
+            columns.kinds,
+            columns.units,
+            columns.lasts,
+            columns.histograms,
+            repeat(window_id),
         )
-        for (start, end, window_id), rows in runs
-        for row in rows
-    ]
+    return snapshots
 
 
 __all__ = ["BLOB_SNAPSHOTS", "decode_blob", "encode_blob", "encode_blobs"]
