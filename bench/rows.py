@@ -228,11 +228,15 @@ _START = (
     ),
 )
 
-# One daemon with a sink for each kind of backend.
 _FAULTS = tuple(
-    Row(f"stall while every backend {what}, {clock}", f"faults.{figure}", "longest stall of the event loop")
-    for fault, what in (("hang", "hangs"), ("reset", "breaks off"), ("fail", "answers 500"))
-    for clock, figure in (("wall", f"{fault}.wall_ms"), ("CPU", f"{fault}.cpu_ms"))
+    Row(f"stall while {what}, {clock}", f"faults.{case}.{figure}", "longest stall of the event loop")
+    for case, what in (
+        ("cloudwatch_fail", "cloudwatch answers 500"),
+        ("datadog_hang", "datadog hangs"),
+        ("grpc_reset", "OTLP, gRPC, breaks off"),
+        ("http_fail", "OTLP, HTTP, answers 500"),
+    )
+    for clock, figure in (("wall", "wall_ms"), ("CPU", "cpu_ms"))
 )
 
 SECTIONS: dict[str, tuple[Row, ...]] = {
