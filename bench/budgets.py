@@ -1,7 +1,7 @@
-"""The budgets, one literal table: what the design promises for each figure, by the name it has there.
+"""The budgets, one literal table: what the design promises for each figure.
 
-The names and limits are those of `docs/architecture.md`, "Budgets". Figures of daemons in other languages are
-not measured here, since they do not come from a package registry; `OTHERS` names them as they were recorded.
+Figures of daemons in other languages are not measured here, since they do not come from a package registry;
+`OTHERS` names them as they were recorded.
 """
 
 from dataclasses import dataclass

@@ -116,7 +116,9 @@ def _run(name: str, case: Case, urls: Mapping[str, str], samples: Samples, *, qu
                 _measure_idle(name, case, superior, samples)
                 for series in (case.quick_series,) if quick else (_FEW, _MANY):
                     _measure_size(name, case, series, superior, samples)
-                samples.add(f"{PREFIX}{name}.peak_mib", superior.finish())
+                peak_mib = superior.finish()
+                if not quick:
+                    samples.add(f"{PREFIX}{name}.peak_mib", peak_mib)
     except MeasurementError as error:
         samples.errors.append(f"{PREFIX}{name}: {error}")
 
