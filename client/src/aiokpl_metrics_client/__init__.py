@@ -1,9 +1,9 @@
 """A thin client of aiokpl-metricsd: events cost nanoseconds, never block, never raise.
 
 Reading order: `client` (what an application calls), `instruments`, `buffers` (events by series), `drops`
-(what is discarded), `encoder` (buffers -> frames), `transport` (frame -> socket), `outbound` (all of these in
-a row), `sender` (the thread that does it in the background), `sink` (the client in the shape of aiokpl's
-sinks), `statistics`.
+(what is discarded), `encoder` (buffers -> frames), `folding` (what is kept of events while the daemon is away
+or slow), `transport` (frame -> socket), `outbound` (all of these in a row), `sender` (the thread that does it
+in the background), `sink` (the client in the shape of aiokpl's sinks), `statistics`.
 """
 
 from aiokpl_metrics_client.client import MetricsClient

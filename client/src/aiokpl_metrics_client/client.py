@@ -200,8 +200,9 @@ class MetricsClient:
         return self._bind(name, MetricKind.HISTOGRAM, unit, named, Timer(_discard, self, unit))
 
     def flush(self, timeout_s: float = 5.0) -> bool:
-        """Hand over everything recorded before the call. Return whether the kernel took it all in time.
+        """Hand over everything recorded before the call. Return whether all of it got there in time.
 
+        On a lane that is when the daemon has acknowledged it, on the front door when the kernel took it.
         False as well, once, when events were dropped since the last call because the daemon was away too
         long.
         """

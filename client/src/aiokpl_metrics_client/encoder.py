@@ -1,15 +1,17 @@
-"""Buffers -> frames. A column a series and second; numbers and totals tell the daemon what it missed.
+"""Buffers -> frames. A column a series and second, or a folded set.
+
+Numbers and totals tell the daemon what it missed.
 
 Never raises, whatever the application recorded: what is no finite number is counted and dropped here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import isfinite
 from typing import NamedTuple
 
 from aiokpl_metrics_client.drops import DropCounter
 from aiokpl_metrics_client.statistics import DropReason
-from aiokpl_metrics_protocol import Column, ColumnsFrame, Totals, encode
+from aiokpl_metrics_protocol import Buckets, Column, ColumnsFrame, Folded, FoldedFrame, Totals, encode
 
 # Large frames make the syscall cheap per event; the kernel's queue holds eleven datagrams whatever their
 # size. The estimate below never falls short, so that a frame stays under the protocol's 65,536 bytes.
@@ -21,6 +23,13 @@ MAX_COLUMN_VALUES = 4_096
 # msgpack's headers of a column and of its parts, at their largest.
 _COLUMN_BYTES = 40
 _VALUE_BYTES = 9
+
+# The same of a folded set and its parts: the values of its fields, and the headers of its buckets.
+_SET_BYTES = 80
+_BUCKETS_BYTES = 40
+
+# Values of these types only are numbers that Python's own arithmetic may be trusted with.
+_PLAIN = frozenset({float, int, bool})
 
 # msgpack's integers end here.
 _LEAST_INTEGER = -(2**63)
@@ -80,6 +89,41 @@ class Encoder:
         """Return a frame without columns if events were dropped since the last frame."""
         return (self._encode(),) if self._drops.counts() != self._reported else ()
 
+    def clean(self, values: list[float]) -> list[float]:
+        """Return values as floats, without those that are no finite numbers, which are counted."""
+        try:
+            if _PLAIN.issuperset(map(type, values)):
+                numbers = list(map(float, values))
+                if isfinite(sum(numbers)):
+                    return numbers
+        except Exception:  # noqa: BLE001, S110 - as in `_column`
+            pass
+        numbers = [float(number) for value in values if (number := _to_number(value)) is not None]
+        if len(numbers) < len(values):
+            self._drops.add(DropReason.VALUE_INVALID, len(values) - len(numbers))
+        return numbers
+
+    def encode_sets(self, sets: Iterable[Folded]) -> Iterator[EncodedFrame]:
+        """Yield frames of folded sets, each with as many as fit. Not while columns are collected."""
+        collected: list[Folded] = []
+        size = 0
+        for each in sets:
+            set_bytes = _SET_BYTES + len(each.series) + _measure(each.buckets)
+            if collected and size + set_bytes > TARGET_FRAME_BYTES:
+                yield self._encode_sets(collected)
+                collected, size = [], 0
+            collected.append(each)
+            size += set_bytes
+        if collected:
+            yield self._encode_sets(collected)
+
+    def _encode_sets(self, sets: list[Folded]) -> EncodedFrame:
+        events = sum([each.count for each in sets])
+        self._sequence += 1
+        data = encode(FoldedFrame(self._producer_id, self._sequence, self._build_totals(), sets))
+        self._events_encoded += events
+        return EncodedFrame(data, events)
+
     def _column(self, series: bytes, second: int, values: list[float]) -> Column | None:
         """Return the column of `values`, without those that are no finite numbers; None when none is left."""
         count = len(values)
@@ -130,15 +174,24 @@ class Encoder:
         return EncodedFrame(data, events)
 
     def _build_frame(self, columns: list[Column]) -> bytes:
+        return encode(ColumnsFrame(self._producer_id, self._sequence, self._build_totals(), columns))
+
+    def _build_totals(self) -> Totals:
         self._reported = self._drops.counts()
-        totals = Totals(self._events_encoded, self._reported)
-        return encode(ColumnsFrame(self._producer_id, self._sequence, totals, columns))
+        return Totals(self._events_encoded, self._reported)
 
     def _clean(self, series: bytes, second: int, values: list[float]) -> Column | None:
         numbers = [number for value in values if (number := _to_number(value)) is not None]
         if len(numbers) < len(values):
             self._drops.add(DropReason.VALUE_INVALID, len(values) - len(numbers))
         return Column(series, second, list(numbers)) if numbers else None
+
+
+def _measure(buckets: Buckets | None) -> int:
+    if buckets is None:
+        return 0
+    counts = len(buckets.positive_counts) + len(buckets.negative_counts)
+    return _BUCKETS_BYTES + _VALUE_BYTES * counts
 
 
 def _to_number(value: object) -> float | None:

@@ -1,7 +1,8 @@
 """Buffers -> frames that wait -> socket: one producer's way out. No thread, no lock: `Sender` lends it both.
 
-While the daemon is away or slow it keeps frames up to a bound in bytes; past it, events are dropped and
-counted.
+Frames leave in the order of their numbers. One that a lane has taken is kept until it is acknowledged, and
+never changes; on a new lane it is sent again. While the daemon is away or slow, a mebibyte of frames waits as
+it is; what comes then is folded, up to a bound in bytes, and past it dropped and counted.
 """
 
 import time
@@ -12,11 +13,25 @@ from typing import NamedTuple
 from aiokpl_metrics_client.buffers import Buffer, BufferTable, count_events, take
 from aiokpl_metrics_client.drops import DropCounter
 from aiokpl_metrics_client.encoder import EncodedFrame, Encoder
+from aiokpl_metrics_client.folding import Fold
 from aiokpl_metrics_client.statistics import DropReason, State
-from aiokpl_metrics_client.transport import Outcome, Transport
+from aiokpl_metrics_client.transport import Outcome, Transport, Way
+from aiokpl_metrics_protocol import AckFrame, HelloFrame
 
-# Frames that may wait for the daemon. At a thousand busy counters that is some two minutes.
+# Frames and folded events that may wait for the daemon, together.
 MAX_PENDING_BYTES = 8 * 1024 * 1024
+
+# With frames of so many bytes waiting, what comes is folded. At a thousand busy counters that is 15 seconds.
+FOLD_BYTES = 1024 * 1024
+
+# Folded events become frames once no more than this waits: enough for the socket not to run dry.
+_UNFOLD_BYTES = 128 * 1024
+
+# Frames that a lane has taken and the daemon has not acknowledged.
+MAX_UNACKNOWLEDGED_BYTES = 256 * 1024
+
+# How long they are kept where the daemon there is offers no lane.
+NO_LANE_S = 60.0
 
 # With more than this waiting, the buffers are drained once a second only: longer columns, fewer bytes an
 # event. Unless they hold this many events by themselves.
@@ -32,18 +47,41 @@ class Progress(NamedTuple):
     """How far the frames have come. Replaced whole, so that a reader in any thread sees counts that agree."""
 
     frames_made: int = 0
-    frames_gone: int = 0
     frames_sent: int = 0
     events_sent: int = 0
     bytes_sent: int = 0
+    # Of frames that wait; what is folded waits beside them.
     events_pending: int = 0
     bytes_pending: int = 0
+    events_in_fold: int = 0
+    bytes_in_fold: int = 0
+    # All that was ever folded.
+    events_folded: int = 0
+    events_unacknowledged: int = 0
+    bytes_unacknowledged: int = 0
+    events_given_up: int = 0
+    is_journaled: bool = False
     events_overflowed: int = 0
     # Dropped here, for want of room, or because the system cannot send them: what a flush could not hand
     # over.
     events_without_room: int = 0
     events_unsendable: int = 0
     events_too_large: int = 0
+
+
+class Mark(NamedTuple):
+    """What was encoded or folded at some moment: frames up to `sequence`, and the fold after `unfolds`."""
+
+    sequence: int
+    unfolds: int | None
+
+
+class _Outgoing(NamedTuple):
+    """A frame with its number."""
+
+    sequence: int
+    data: bytes
+    events: int
 
 
 class Outbound:
@@ -73,12 +111,28 @@ class Outbound:
         self.state = State.IDLE
         self.idle_drains = 0
         self._table = table
+        self._producer_id = producer_id
         self._encoder = Encoder(producer_id, self.drops)
-        self._pending: deque[EncodedFrame] = deque()
+        self._pending: deque[_Outgoing] = deque()
+        self._fold = Fold()
+        self._unfolds = 0
+        self._unfolded_up_to = 0
+        # In ascending order; the last `_resend` of them are still to be sent on the present lane.
+        self._unacknowledged: deque[_Outgoing] = deque()
+        self._resend = 0
+        self._lanes_seen = 0
+        self._no_lane_since: float | None = None
+        self._interval_s = 0.0
         self._wall = wall
         self._monotonic = monotonic
         self._drained_at = monotonic()
         self._drained_in = int(wall())
+        transport.introduction = self._introduce
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anything waits, for the socket or for an acknowledgement."""
+        return bool(self._pending or self._unacknowledged or self.progress.events_in_fold)
 
     def drain(self, *, all_of_it: bool) -> None:
         """Take the events out of the buffers, and encode them as of the second they were recorded in."""
@@ -110,53 +164,77 @@ class Outbound:
 
     def send(self) -> bool:
         """Send what waits, until the socket takes no more. Return whether nothing waits any longer."""
-        pending = self._pending
-        while pending:
-            frame = pending[0]
-            outcome = self.transport.send(frame.data)
+        self._receive()
+        transport = self.transport
+        while True:
+            frame = self._choose()
+            if frame is None:
+                return not self.is_waiting
+            transport.lane_only = bool(self._unacknowledged)
+            outcome = transport.send(frame.data)
             if outcome is Outcome.FULL:
                 self.state = State.HELD_BACK
                 return False
             if outcome is Outcome.AWAY:
-                if self.transport.supported:
-                    self.state = State.AWAY
-                    return False
-                self.discard(DropReason.UNSUPPORTED)
-                self.state = State.UNSUPPORTED
-                return True
-            pending.popleft()
+                return self._note_away()
             if outcome is Outcome.SENT:
                 self.state = State.CONNECTED
+            if self._resend:
+                self._resend -= 1
+                continue
+            self._pending.popleft()
+            if outcome is Outcome.SENT:
                 self._count_sent(frame)
             else:
                 self._count_too_large(frame)
-        return True
+
+    def mark(self) -> Mark:
+        """Return a mark of what was drained until now, for `is_settled`."""
+        return Mark(self.progress.frames_made, self._unfolds if self._fold.events else None)
+
+    def is_settled(self, mark: Mark) -> bool:
+        """Tell whether everything before the mark is acknowledged, in the front door, or gone."""
+        last = mark.sequence
+        if mark.unfolds is not None:
+            if self._unfolds == mark.unfolds:
+                return False
+            last = self._unfolded_up_to
+        return not any(queue and queue[0].sequence <= last for queue in (self._unacknowledged, self._pending))
 
     def discard(self, reason: DropReason) -> None:
-        """Drop the frames that wait."""
+        """Drop what was never sent."""
         frames, self._pending = self._pending, deque()
-        events = sum(frame.events for frame in frames)
+        events = sum(frame.events for frame in frames) + self._fold.events
+        self._fold = Fold()
+        self._unfolds += 1
         if events:
             self.drops.add(reason, events)
         progress = self.progress
         self.progress = progress._replace(
-            frames_gone=progress.frames_gone + len(frames),
             events_pending=0,
             bytes_pending=0,
+            events_in_fold=0,
+            bytes_in_fold=0,
             events_unsendable=progress.events_unsendable + events,
         )
 
     def dropped(self) -> dict[str, int]:
         """Return the events dropped so far, by reason."""
         dropped = self.drops.counts()
+        # These are not among what a frame reports. The daemon sees a frame missing that was too large, and
+        # its events; one that was given up it may have counted.
         if self.progress.events_too_large:
-            # Not among what a frame reports: the daemon sees a frame missing, and its events.
             dropped[DropReason.FRAME_TOO_LARGE.value] = self.progress.events_too_large
+        if self.progress.events_given_up:
+            dropped[DropReason.UNACKNOWLEDGED.value] = self.progress.events_given_up
         return dropped
 
+    # ---- from the buffers
+
     def _drain_chunk(self, buffers: list[Buffer], second: int, monotonic: float) -> int:
-        drained = overflowed = without_room = 0
+        drained = overflowed = without_room = folded = 0
         add = self._encoder.add
+        fold = self._fold
         for buffer in buffers:
             if not buffer.values:
                 continue
@@ -167,45 +245,177 @@ class Outbound:
                 overflowed += len(values)
             if self.progress.bytes_pending >= MAX_PENDING_BYTES:
                 without_room += len(values)
-                continue
-            for frame in add(buffer.series, second, values):
-                self._enqueue(frame)
+            elif fold.events or self.progress.bytes_pending >= FOLD_BYTES:
+                numbers = self._encoder.clean(values)
+                if self._add_to_fold(buffer.series, second, numbers):
+                    folded += len(numbers)
+                else:
+                    without_room += len(numbers)
+            else:
+                for frame in add(buffer.series, second, values):
+                    self._enqueue(frame)
         if without_room:
             self.drops.add(DropReason.BUFFER_FULL, without_room)
-        if overflowed or without_room:
+        if overflowed or without_room or folded:
             progress = self.progress
             self.progress = progress._replace(
+                events_in_fold=fold.events,
+                bytes_in_fold=fold.size_bytes,
+                events_folded=progress.events_folded + folded,
                 events_overflowed=progress.events_overflowed + overflowed,
                 events_without_room=progress.events_without_room + without_room,
             )
         return drained
 
-    def _enqueue(self, frame: EncodedFrame) -> None:
-        self._pending.append(frame)
+    def _add_to_fold(self, series: bytes, second: int, values: list[float]) -> bool:
+        if not values:
+            return True
+        if not self._fold.events:
+            self._fold.begin(self._interval_s)
+        room = MAX_PENDING_BYTES - self.progress.bytes_pending
+        return self._fold.add(series, second, values, room)
+
+    def _unfold(self) -> None:
+        """Make frames of what is folded."""
+        for frame in self._encoder.encode_sets(self._fold.take()):
+            self._enqueue(frame, folded=True)
+            # As between the chunks of a drain.
+            time.sleep(0)
+        self._unfolds += 1
+        self._unfolded_up_to = self.progress.frames_made
+        self.progress = self.progress._replace(events_in_fold=0, bytes_in_fold=0)
+
+    def _enqueue(self, frame: EncodedFrame, *, folded: bool = False) -> None:
         progress = self.progress
+        sequence = progress.frames_made + 1
+        self._pending.append(_Outgoing(sequence, frame.data, frame.events))
         self.progress = progress._replace(
-            frames_made=progress.frames_made + 1,
+            frames_made=sequence,
             events_pending=progress.events_pending + frame.events,
             bytes_pending=progress.bytes_pending + len(frame.data),
+            events_in_fold=progress.events_in_fold - (frame.events if folded else 0),
         )
 
-    def _count_sent(self, frame: EncodedFrame) -> None:
+    # ---- to the daemon
+
+    def _introduce(self) -> HelloFrame:
+        from aiokpl_metrics_client import __version__
+
+        software = f"aiokpl-metrics-client/{__version__}"
+        for queue in (self._unacknowledged, self._pending):
+            if queue:
+                return HelloFrame(self._producer_id, queue[0].sequence, software)
+        return HelloFrame(self._producer_id, self.progress.frames_made + 1, software)
+
+    def _choose(self) -> _Outgoing | None:
+        """Return the frame to be sent next, or None when none may be sent now."""
+        if self._resend:
+            return self._unacknowledged[-self._resend]
+        if self._fold.events and self.progress.bytes_pending < _UNFOLD_BYTES:
+            self._unfold()
+        if not self._pending:
+            return None
+        frame = self._pending[0]
+        if self._is_too_much(frame):
+            self._receive()
+            if self._resend:
+                # The lane is over, and they are to be sent on the next one.
+                return self._unacknowledged[-self._resend]
+            if self._is_too_much(frame):
+                self.state = State.HELD_BACK
+                return None
+        return frame
+
+    def _is_too_much(self, frame: _Outgoing) -> bool:
+        unacknowledged = self.progress.bytes_unacknowledged
+        return bool(unacknowledged) and unacknowledged + len(frame.data) > MAX_UNACKNOWLEDGED_BYTES
+
+    def _receive(self) -> None:
+        transport = self.transport
+        for ack in transport.receive():
+            self._acknowledge(ack)
+        waiting = len(self._unacknowledged)
+        if transport.lanes_answered != self._lanes_seen:
+            self._lanes_seen = transport.lanes_answered
+            self._no_lane_since = None
+            self._resend = waiting
+            self.state = State.CONNECTED
+        elif transport.way is not Way.LANE:
+            self._resend = waiting
+        else:
+            self._resend = min(self._resend, waiting)
+
+    def _acknowledge(self, ack: AckFrame) -> None:
+        self._interval_s = ack.interval_s
+        frames = self._unacknowledged
+        events = size = 0
+        while frames and frames[0].sequence <= ack.sequence:
+            frame = frames.popleft()
+            events += frame.events
+            size += len(frame.data)
         progress = self.progress
         self.progress = progress._replace(
-            frames_gone=progress.frames_gone + 1,
-            frames_sent=progress.frames_sent + 1,
-            events_sent=progress.events_sent + frame.events,
-            bytes_sent=progress.bytes_sent + len(frame.data),
-            events_pending=progress.events_pending - frame.events,
-            bytes_pending=progress.bytes_pending - len(frame.data),
+            is_journaled=ack.journaled,
+            events_unacknowledged=progress.events_unacknowledged - events,
+            bytes_unacknowledged=progress.bytes_unacknowledged - size,
+        )
+        if ack.refused:
+            self.transport.problem = f"the daemon has refused {ack.refused} frames on this lane"
+
+    def _note_away(self) -> bool:
+        transport = self.transport
+        if not transport.supported:
+            self.discard(DropReason.UNSUPPORTED)
+            self.state = State.UNSUPPORTED
+            return True
+        self.state = State.AWAY
+        if not transport.offers_no_lane:
+            self._no_lane_since = None
+        elif self._no_lane_since is None:
+            self._no_lane_since = self._monotonic()
+        elif self._monotonic() - self._no_lane_since >= NO_LANE_S:
+            self._give_up()
+        return False
+
+    def _give_up(self) -> None:
+        """Drop what a lane had taken and nobody will acknowledge."""
+        events = sum(frame.events for frame in self._unacknowledged)
+        self._unacknowledged.clear()
+        self._resend = 0
+        self._no_lane_since = None
+        progress = self.progress
+        self.progress = progress._replace(
+            events_unacknowledged=0,
+            bytes_unacknowledged=0,
+            events_given_up=progress.events_given_up + events,
+            events_unsendable=progress.events_unsendable + events,
         )
 
-    def _count_too_large(self, frame: EncodedFrame) -> None:
+    def _count_sent(self, frame: _Outgoing) -> None:
+        is_kept = self.transport.way is Way.LANE
+        if is_kept:
+            self._unacknowledged.append(frame)
+        else:
+            # The front door tells nothing of the daemon, which may be another one by now.
+            self._interval_s = 0.0
+        size = len(frame.data)
+        progress = self.progress
+        self.progress = progress._replace(
+            frames_sent=progress.frames_sent + 1,
+            events_sent=progress.events_sent + frame.events,
+            bytes_sent=progress.bytes_sent + size,
+            events_pending=progress.events_pending - frame.events,
+            bytes_pending=progress.bytes_pending - size,
+            events_unacknowledged=progress.events_unacknowledged + (frame.events if is_kept else 0),
+            bytes_unacknowledged=progress.bytes_unacknowledged + (size if is_kept else 0),
+            is_journaled=progress.is_journaled and is_kept,
+        )
+
+    def _count_too_large(self, frame: _Outgoing) -> None:
         # The transport asks for a send buffer that holds two frames, so this system allows none that large.
         self.transport.problem = "the system's send buffer is too small for a frame; raise net.core.wmem_max"
         progress = self.progress
         self.progress = progress._replace(
-            frames_gone=progress.frames_gone + 1,
             events_pending=progress.events_pending - frame.events,
             bytes_pending=progress.bytes_pending - len(frame.data),
             events_unsendable=progress.events_unsendable + frame.events,
@@ -213,4 +423,12 @@ class Outbound:
         )
 
 
-__all__ = ["MAX_PENDING_BYTES", "Outbound", "Progress"]
+__all__ = [
+    "FOLD_BYTES",
+    "MAX_PENDING_BYTES",
+    "MAX_UNACKNOWLEDGED_BYTES",
+    "NO_LANE_S",
+    "Mark",
+    "Outbound",
+    "Progress",
+]

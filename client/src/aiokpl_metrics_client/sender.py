@@ -1,9 +1,9 @@
 """The thread behind a client: drains the buffers ten times a second and on each second's boundary, and sends.
 
 It starts with the first series, not at import. Whoever holds the lock may drain and send: the thread,
-`flush`, the exit of the interpreter; nobody holds it while waiting. While the socket is full the thread waits
-for the socket, while the daemon is away it looks for it five times a second, and meanwhile goes on
-collecting.
+`flush`, the exit of the interpreter; nobody holds it while waiting. While frames wait the thread waits for
+the socket, to be writable or to bring acknowledgements; while the daemon is away it looks for it five times a
+second; and meanwhile it goes on collecting.
 """
 
 import atexit
@@ -14,9 +14,9 @@ import time
 from typing import Any
 
 from aiokpl_metrics_client.buffers import BufferTable
-from aiokpl_metrics_client.outbound import Outbound
+from aiokpl_metrics_client.outbound import Mark, Outbound
 from aiokpl_metrics_client.statistics import ClientStatistics, DropReason, State
-from aiokpl_metrics_client.transport import Transport, load_modules
+from aiokpl_metrics_client.transport import LANE_VARIABLE, Transport, load_modules
 
 # How often the buffers are drained while events come.
 DRAIN_INTERVAL_S = 0.1
@@ -78,7 +78,9 @@ class Sender:
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._reported_losses = (0, 0)
-        self._outbound = Outbound(self.table, Transport(self._path), _draw_producer_id())
+        self._drain_at = 0.0
+        transport = Transport(self._path, lanes=os.environ.get(LANE_VARIABLE) != "0")
+        self._outbound = Outbound(self.table, transport, _draw_producer_id())
 
     def register(self) -> None:
         """Have the events sent at the interpreter's exit, and the sender begin anew in a forked child."""
@@ -111,13 +113,16 @@ class Sender:
         self._outbound.drops.add(reason, count)
 
     def flush(self, timeout_s: float, away_timeout_s: float | None = None) -> bool:
-        """Hand over what was recorded before the call. Return whether the kernel took it all in time."""
+        """Hand over what was recorded before the call. Return whether all of it got there in time.
+
+        On a lane that is when the daemon has acknowledged it, on the front door when the kernel took it.
+        """
         self._check_process()
         deadline = time.monotonic() + timeout_s
         away_deadline = (
             deadline if away_timeout_s is None else min(deadline, time.monotonic() + away_timeout_s)
         )
-        target = -1
+        mark: Mark | None = None
         without_room = 0
         while True:
             lock = self._enter(deadline - time.monotonic())
@@ -125,16 +130,16 @@ class Sender:
                 return False
             outbound = self._outbound
             try:
-                if target < 0:
+                if mark is None:
                     outbound.drain(all_of_it=True)
-                    target = outbound.progress.frames_made
+                    mark = outbound.mark()
                     without_room = outbound.progress.events_without_room
                 self._send(outbound)
-                if outbound.progress.frames_gone >= target:
+                if outbound.is_settled(mark):
                     return self._has_lost_nothing(without_room, outbound.progress.events_unsendable)
             finally:
                 self._leave(lock)
-            left = (deadline if outbound.state is State.HELD_BACK else away_deadline) - time.monotonic()
+            left = (away_deadline if outbound.state is State.AWAY else deadline) - time.monotonic()
             if left <= 0:
                 return False
             if not outbound.transport.wait(min(left, _FULL_POLL_S)):
@@ -172,10 +177,15 @@ class Sender:
             events_sent=progress.events_sent,
             frames_sent=progress.frames_sent,
             bytes_sent=progress.bytes_sent,
-            events_pending=progress.events_pending,
-            bytes_pending=progress.bytes_pending,
+            events_pending=progress.events_pending + progress.events_in_fold,
+            bytes_pending=progress.bytes_pending + progress.bytes_in_fold,
             events_overflowed=progress.events_overflowed,
             dropped=outbound.dropped(),
+            transport=outbound.transport.way.value,
+            journaled=progress.is_journaled,
+            events_unacknowledged=progress.events_unacknowledged,
+            bytes_unacknowledged=progress.bytes_unacknowledged,
+            events_folded=progress.events_folded,
         )
 
     def after_fork_in_child(self) -> None:
@@ -226,10 +236,12 @@ class Sender:
                 self._leave(lock)
 
     def _turn(self) -> bool:
-        """Drain and send once. Return whether that was the last time."""
+        """Drain, if it is time to, and send. Return whether that was the last time."""
         outbound = self._outbound
         closing = self._closing
-        outbound.drain(all_of_it=closing)
+        if closing or time.monotonic() >= self._drain_at:
+            outbound.drain(all_of_it=closing)
+            self._drain_at = time.monotonic() + min(DRAIN_INTERVAL_S, _until_next_second())
         sent_all = self._send(outbound)
         now = time.monotonic()
         if now >= self._next_retire:
@@ -265,20 +277,21 @@ class Sender:
         _senders.discard(self)
 
     def _wait(self) -> None:
-        """Sleep until the next drain, or until the socket takes another frame."""
-        now = time.time()
-        pause = 1.0 - now % 1.0 + 0.001
+        """Sleep until the next drain, or until the socket takes another frame or brings acknowledgements."""
+        pause = _until_next_second()
         outbound = self._outbound
-        pending = outbound.progress.frames_made > outbound.progress.frames_gone
-        if pending and outbound.state is State.HELD_BACK:
-            pause = min(DRAIN_INTERVAL_S, pause)
-            if outbound.transport.wait(pause):
+        state = outbound.state
+        if outbound.is_waiting and state is State.HELD_BACK:
+            # What comes from the socket is served at once; the buffers are drained no more often for it.
+            if outbound.transport.wait(max(0.0, min(self._drain_at - time.monotonic(), pause))):
                 return
-        if pending:
             pause = min(_RETRY_S, pause)
-        elif outbound.idle_drains < _IDLE_DRAINS:
+        elif outbound.is_waiting and state is State.AWAY:
+            pause = min(_RETRY_S, pause)
+        elif outbound.is_waiting or outbound.idle_drains < _IDLE_DRAINS:
             pause = min(DRAIN_INTERVAL_S, pause)
         self._sleep_lock.acquire(timeout=pause)
+        self._drain_at = 0.0
 
     def _wake(self) -> None:
         try:
@@ -310,6 +323,10 @@ class Sender:
                 sys.stderr.write(f"metrics: {problem}\n")
         except Exception:  # noqa: BLE001 - neither a log handler nor a closed stream may end the sender
             return
+
+
+def _until_next_second() -> float:
+    return 1.0 - time.time() % 1.0 + 0.001
 
 
 def _draw_producer_id() -> int:

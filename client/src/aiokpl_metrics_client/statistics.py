@@ -11,7 +11,8 @@ class DropReason(str, Enum):
     `BUFFER_FULL`: the daemon was away or too slow for longer than the buffers last. `VALUE_INVALID`: no
     finite number. `SERIES_INVALID`: a name or dimension that breaks a limit. `FRAME_TOO_LARGE`: the system's
     send buffer cannot hold a frame; the daemon counts it as missing. `CLOSED`: recorded after `close`, or not
-    taken by then. `UNSUPPORTED`: the platform has no Unix sockets.
+    taken by then. `UNSUPPORTED`: the platform has no Unix sockets. `UNACKNOWLEDGED`: a lane had taken it, no
+    daemon acknowledged it, and none offers a lane any more; it may have been counted.
     """
 
     BUFFER_FULL = "buffer_full"
@@ -20,6 +21,7 @@ class DropReason(str, Enum):
     FRAME_TOO_LARGE = "frame_too_large"
     CLOSED = "closed"
     UNSUPPORTED = "unsupported"
+    UNACKNOWLEDGED = "unacknowledged"
 
     def __str__(self) -> str:
         """Return the word itself, the same on every Python."""
@@ -53,10 +55,16 @@ class ClientStatistics(Struct, frozen=True):
         events_sent: events that the kernel took.
         frames_sent: datagrams that the kernel took.
         bytes_sent: bytes that the kernel took.
-        events_pending: events encoded and waiting for the socket; events not yet encoded are not among them.
-        bytes_pending: bytes of the frames that wait.
+        events_pending: events encoded or folded and waiting for the socket; events not yet drained are not
+            among them.
+        bytes_pending: bytes of the frames that wait, and about what the folded events take in memory.
         events_overflowed: events of series past `max_series`, counted in the overflow series of their name.
         dropped: events discarded, by `DropReason`'s word.
+        transport: "lane", "front_door", or "" while it is not connected.
+        journaled: what the daemon last acknowledged is on disk, and survives its death.
+        events_unacknowledged: those of `events_sent` that a lane has taken and no daemon acknowledged yet.
+        bytes_unacknowledged: bytes of their frames, which are kept until then.
+        events_folded: events that were folded so far, since the daemon was away or too slow.
     """
 
     state: State
@@ -70,6 +78,11 @@ class ClientStatistics(Struct, frozen=True):
     bytes_pending: int
     events_overflowed: int
     dropped: dict[str, int]
+    transport: str = ""
+    journaled: bool = False
+    events_unacknowledged: int = 0
+    bytes_unacknowledged: int = 0
+    events_folded: int = 0
 
 
 __all__ = ["ClientStatistics", "DropReason", "State"]

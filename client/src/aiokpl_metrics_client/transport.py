@@ -1,22 +1,57 @@
-"""Frame -> socket. Never blocks but in `wait`, never raises; says what became of the frame."""
+"""Frame -> socket. Never blocks but in `wait`, never raises; says what became of the frame.
+
+There are two ways to a daemon. A *lane* is a connection on which frames are acknowledged; the *front door* is
+a datagram socket without answers. The lane comes first, and only where the daemon offers none, or refuses it,
+is the front door used: never because an answer is slow.
+"""
 
 import errno
 import importlib
 import os
 import time
+from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from aiokpl_metrics_protocol import MAX_DATAGRAM_BYTES, is_trusted_directory, socket_candidates
+from aiokpl_metrics_protocol import (
+    MAX_DATAGRAM_BYTES,
+    AckFrame,
+    HelloFrame,
+    ProtocolError,
+    decode,
+    encode,
+    is_trusted_directory,
+    socket_candidates,
+)
 
 if TYPE_CHECKING:
     import socket
 
+# At "0", lanes are not looked for.
+LANE_VARIABLE = "AIOKPL_METRICSD_LANE"
+LANE_SUFFIX = ".lane"
+
 # The kernel is short of memory for now: the same as a full queue (reasoned from unix(7); never seen).
 _FULL = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ENOMEM, errno.EINTR})
 
+# The daemon reads no more. What it has sent may still be there to read.
+_ENDING = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
+
+# This process, or the system, has no descriptor left: nothing is known of the daemon.
+_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
+
 # The kernel's own bytes come on top of a datagram's.
 _SEND_BUFFER_BYTES = 2 * MAX_DATAGRAM_BYTES
+
+# A lane is writable again once a quarter of its buffer is in use. Linux grants twice what is asked for, up to
+# twice `net.core.wmem_max` (socket(7), read 2026-11).
+_LANE_BUFFER_BYTES = 4 * MAX_DATAGRAM_BYTES
+
+# An ack has 40 bytes; of a later version, maybe some more.
+_MAX_ACK_BYTES = 1_024
+
+# Acks read in one go: a lane has one pending, so that more is no daemon of ours.
+_MAX_ACKS = 1_000
 
 # Where the kernel calls the socket writable and still refuses (another producer was quicker, or memory is
 # short), the next try waits a little longer each time.
@@ -33,48 +68,102 @@ class Outcome(Enum):
     TOO_LARGE = "too_large"
 
 
+class Way(str, Enum):
+    """How frames go to the daemon."""
+
+    NONE = ""
+    LANE = "lane"
+    FRONT_DOOR = "front_door"
+
+    def __str__(self) -> str:
+        """Return the word itself, the same on every Python."""
+        return self.value
+
+
 class Transport:
-    """A connected Unix datagram socket, found and connected when there is something to send.
+    """A connected Unix socket, found and connected when there is something to send.
 
     Args:
-        path: the socket's path; where None, the usual places are looked through at each connection.
+        path: the front door's path; where None, the usual places are looked through at each connection.
+        lanes: whether to look for lanes. They need an `introduction` too.
+
+    Attributes:
+        introduction: makes the hello of a lane; who has none has no lane.
+        lane_only: frames that a lane has taken are not acknowledged, so that the front door must not be used.
+        way: how frames go now.
+        lanes_answered: how often a lane was opened and answered.
+        offers_no_lane: at the last try there was a daemon, and only its front door.
+        connected_path: the socket's path that was last connected to.
+        problem: why there is no connection, in words.
+        supported: False where there are no Unix sockets.
     """
 
-    def __init__(self, path: str | None) -> None:
+    def __init__(self, path: str | None, *, lanes: bool = True) -> None:
         """Open nothing yet."""
         self._path = path
+        self._lanes = lanes
         self._socket: socket.socket | None = None
         self._identity: tuple[int, int] = (0, 0)
         self._refusals = 0
+        self._is_blocked = False
+        self._is_answered = False
+        self._is_ending = False
+        self._is_crowded = False
+        self._skips_lane = False
+        self.introduction: Callable[[], HelloFrame] | None = None
+        self.lane_only = False
+        self.way = Way.NONE
+        self.lanes_answered = 0
+        self.offers_no_lane = False
         self.connected_path: str | None = None
         self.problem = ""
         self.supported = True
 
     def send(self, data: bytes) -> Outcome:
-        """Hand one frame to the kernel, if it takes it at once."""
+        """Hand one frame to the kernel, if it takes it at once. On a lane, only after the hello's answer."""
         connection = self._socket
         if connection is None or not self._is_ours(connection):
             connection = self._connect()
             if connection is None:
-                return Outcome.AWAY
+                return Outcome.FULL if self._is_crowded else Outcome.AWAY
+        if self.way is Way.LANE and not self._is_answered:
+            return Outcome.FULL
+        if self._is_ending:
+            return Outcome.AWAY
         try:
             connection.send(data, self._flags)
         except OSError as error:
-            if error.errno in _FULL:
-                self._refusals += 1
-                return Outcome.FULL
-            if error.errno == errno.EMSGSIZE:
-                return Outcome.TOO_LARGE
-            # The daemon went: ECONNREFUSED first, ENOTCONN from then on (measured on Linux 6.18). Anything
-            # else is no better: a new connection tells.
-            self.problem = f"{self.connected_path}: {error.strerror or error}"
-            self.close()
-            return Outcome.AWAY
+            return self._note_refused(error)
         self._refusals = 0
+        self._is_blocked = False
         return Outcome.SENT
 
+    def receive(self) -> list[AckFrame]:
+        """Return the acks that came. The first of a lane answers the hello; `lanes_answered` then grows."""
+        acks: list[AckFrame] = []
+        connection = self._socket
+        if connection is None or self.way is not Way.LANE:
+            return acks
+        if not self._is_ours(connection):
+            self.close()
+            return acks
+        for _ in range(_MAX_ACKS):
+            try:
+                message = connection.recv(_MAX_ACK_BYTES, self._flags)
+            except OSError as error:
+                if error.errno in _FULL:
+                    break
+                if error.errno == errno.ECONNRESET:
+                    # It comes in front of what the daemon had sent before it went.
+                    self._is_ending = True
+                    continue
+                message = b""
+            if not self._take_ack(message, acks):
+                break
+        return acks
+
     def wait(self, timeout_s: float) -> bool:
-        """Wait until the socket takes another frame. Return False at once when there is no connection.
+        """Wait until the socket takes another frame or an ack is there. False at once without a connection.
 
         POLLOUT is reliable on a connected datagram socket; on an unconnected one it lies (measured).
         """
@@ -83,13 +172,16 @@ class Transport:
             return False
         import select
 
+        wanted = select.POLLOUT
+        if self.way is Way.LANE:
+            wanted = select.POLLIN | (select.POLLOUT if self._is_blocked and not self._is_ending else 0)
         poll = select.poll()
         try:
-            poll.register(connection.fileno(), select.POLLOUT)
+            poll.register(connection.fileno(), wanted)
             ready = poll.poll(max(1, int(timeout_s * 1000)))
         except (OSError, ValueError):
             return False
-        if ready and self._refusals > 1:
+        if ready and ready[0][1] & select.POLLOUT and self._refusals > 1:
             pauses = min(self._refusals, _MAX_REFUSED_PAUSES)
             time.sleep(min(timeout_s, pauses * _REFUSED_PAUSE_S))
         return True
@@ -97,6 +189,8 @@ class Transport:
     def close(self) -> None:
         """Close the socket. The next `send` opens a new one."""
         connection, self._socket = self._socket, None
+        self.way = Way.NONE
+        self._is_blocked = self._is_answered = self._is_ending = False
         if connection is None:
             return
         if self._is_ours(connection):
@@ -104,6 +198,47 @@ class Transport:
         else:
             # Somebody closed our descriptor and the number is another file's by now: leave it alone.
             connection.detach()
+
+    def _note_refused(self, error: OSError) -> Outcome:
+        if error.errno in _FULL:
+            self._refusals += 1
+            self._is_blocked = True
+            return Outcome.FULL
+        if error.errno == errno.EMSGSIZE:
+            return Outcome.TOO_LARGE
+        # The daemon went: on the front door ECONNREFUSED first, ENOTCONN from then on (measured on Linux
+        # 6.18). Anything else is no better: a new connection tells.
+        self.problem = f"{self.connected_path}: {error.strerror or error}"
+        if self.way is Way.LANE and error.errno in _ENDING:
+            # There may be acks to read, and more may come: a daemon that ends reads and acknowledges first.
+            self._is_ending = True
+        else:
+            self.close()
+        return Outcome.AWAY
+
+    def _take_ack(self, message: bytes, acks: list[AckFrame]) -> bool:
+        """Take one message of the daemon's. Return False when the lane is over."""
+        frame: object = None
+        if message:
+            try:
+                frame = decode(message)
+            except ProtocolError:
+                frame = None
+        if not isinstance(frame, AckFrame):
+            self.problem = f"{self.connected_path}: " + ("no ack came" if message else "the daemon has ended")
+            self.close()
+            return False
+        if not self._is_answered:
+            if frame.daemon_id == 0 and frame.interval_s == 0:
+                self.problem = f"{self.connected_path}: the daemon has no room for another lane"
+                self._skips_lane = True
+                self.close()
+                return False
+            self._is_answered = True
+            self.lanes_answered += 1
+            self.problem = ""
+        acks.append(frame)
+        return True
 
     def _is_ours(self, connection: "socket.socket") -> bool:
         """Tell whether the descriptor still is the socket that we opened, and no other file by its number."""
@@ -114,27 +249,77 @@ class Transport:
         return (status.st_dev, status.st_ino) == self._identity
 
     def _connect(self) -> "socket.socket | None":
+        # After a refusal the front door is tried; and when its descriptor was lost, the front door again:
+        # its daemon may still have to read what we sent there, and on a lane we would overtake that.
+        looks_for_lane = not self._skips_lane and self.way is not Way.FRONT_DOOR
+        self._skips_lane = False
         self.close()
+        self.offers_no_lane = self._is_crowded = False
         import socket
 
         if not hasattr(socket, "AF_UNIX"):
             self.supported = False
             self.problem = "this platform has no Unix sockets"
             return None
-        self._flags = socket.MSG_DONTWAIT
+        self._flags = cast("int", socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0))
         candidates = socket_candidates() if self._path is None else (self._path,)
         problem = f"no daemon listens at {' or '.join(candidates)}"
         for path in candidates:
             if self._path is None and not is_trusted_directory(path):
                 continue
             try:
-                return self._open(path)
+                connection = self._open_lane(path) if looks_for_lane else None
+                if connection is None and not self._is_crowded:
+                    connection = self._open(path)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
                 problem = f"{path}: {getattr(error, 'strerror', None) or error}"
+                continue
+            if self._is_crowded:
+                self.problem = f"{path}: more lanes wait for the daemon than the kernel queues"
+                return None
+            if self.way is Way.LANE or not self.lane_only:
+                return connection
+            self.close()
+            self.offers_no_lane = True
+            self.problem = f"{path}: the daemon offers no lane for frames that one had taken"
+            return None
         self.problem = problem
         return None
+
+    def _open_lane(self, path: str) -> "socket.socket | None":
+        """Return a lane on which the hello is sent, or None when the daemon at `path` offers none.
+
+        Raises:
+            OSError: nothing is known of the daemon, or it went just now.
+        """
+        import socket
+
+        if not self._lanes or self.introduction is None or not hasattr(socket, "SOCK_SEQPACKET"):
+            return None
+        hello = encode(self.introduction())
+        try:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            if error.errno in _NO_DESCRIPTOR:
+                raise
+            return None
+        try:
+            connection.setblocking(False)  # noqa: FBT003 - its only argument
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LANE_BUFFER_BYTES)
+            try:
+                connection.connect(path + LANE_SUFFIX)
+            except (OSError, ValueError) as error:
+                connection.close()
+                self._is_crowded = getattr(error, "errno", None) in _FULL
+                return None
+            connection.send(hello, self._flags)
+            self._adopt(connection, path + LANE_SUFFIX, Way.LANE)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _open(self, path: str) -> "socket.socket":
         import socket
@@ -146,16 +331,20 @@ class Transport:
             if connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < _SEND_BUFFER_BYTES:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
             connection.connect(path)
-            status = os.fstat(connection.fileno())
+            self._adopt(connection, path, Way.FRONT_DOOR)
         except BaseException:
             connection.close()
             raise
+        return connection
+
+    def _adopt(self, connection: "socket.socket", path: str, way: Way) -> None:
+        status = os.fstat(connection.fileno())
         self._identity = (status.st_dev, status.st_ino)
         self._socket = connection
         self._refusals = 0
+        self.way = way
         self.connected_path = path
         self.problem = ""
-        return connection
 
     _flags = 0
 
@@ -171,4 +360,4 @@ def load_modules() -> None:
         importlib.import_module(name)
 
 
-__all__ = ["Outcome", "Transport", "load_modules"]
+__all__ = ["LANE_SUFFIX", "LANE_VARIABLE", "Outcome", "Transport", "Way", "load_modules"]

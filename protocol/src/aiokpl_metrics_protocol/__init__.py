@@ -2,7 +2,8 @@
 
 Reading order: `limits` (the numbers), `reasons` (why something is refused), `events` (what is
 measured), `catalog` (the KPL's names), `series` (what identifies a stream of events), `frames`
-(what one datagram carries), `codec` (bytes to frames and back), `location` (where the socket is).
+(what one datagram carries), `codec` (bytes to frames and back), `histogram` (values to buckets),
+`location` (where the socket is).
 """
 
 from aiokpl_metrics_protocol.catalog import (
@@ -59,6 +60,7 @@ from aiokpl_metrics_protocol.frames import (
     RowsFrame,
     Totals,
 )
+from aiokpl_metrics_protocol.histogram import FIRST_SCALE, LOWEST_SCALE, Histogram
 from aiokpl_metrics_protocol.limits import (
     MAX_BUCKETS,
     MAX_COLUMN_COUNT,
@@ -78,6 +80,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CATALOG",
+    "FIRST_SCALE",
+    "LOWEST_SCALE",
     "MAX_BUCKETS",
     "MAX_COLUMN_COUNT",
     "MAX_DATAGRAM_BYTES",
@@ -116,6 +120,7 @@ __all__ = [
     "Frame",
     "FrameTooLargeError",
     "HelloFrame",
+    "Histogram",
     "MalformedFrameError",
     "MetricEvent",
     "MetricKind",
