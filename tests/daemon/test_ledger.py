@@ -1,7 +1,9 @@
 """The ledger's sums balance, and every count has its name."""
 
+import msgspec
+
 from aiokpl_metrics_protocol import Reason
-from aiokpl_metricsd.ledger import Ledger
+from aiokpl_metricsd.ledger import LaneEnd, Ledger
 
 
 def test_a_new_ledger_is_zero_and_balances() -> None:
@@ -49,3 +51,28 @@ def test_as_dict_has_every_count_and_reasons_by_their_words() -> None:
     refused = counts["events_refused"]
     assert isinstance(refused, dict)
     assert [type(key) for key in refused] == [str]
+
+
+def test_a_ledger_that_is_restored_counts_on_and_balances() -> None:
+    ledger = Ledger()
+    ledger.datagrams_received, ledger.datagrams_decoded = 10, 9
+    ledger.reject_datagram(Reason.TEXT)
+    ledger.events_decoded = ledger.events_closed = 7
+    ledger.lanes_accepted = 3
+    ledger.end_lane(LaneEnd.CLOSED)
+    restored = Ledger()
+    restored.restore(ledger.dump())
+    assert restored.balance_datagrams() == restored.balance_events(0) == 0
+    assert restored.balance_lanes(0) == 0, "the lanes that were open have ended"
+    assert restored.lanes_ended == {LaneEnd.CLOSED: 1, LaneEnd.STOPPED: 2}
+    restored.reject_datagram(Reason.TEXT)
+    assert restored.datagrams_rejected == {Reason.TEXT: 2}
+
+
+def test_a_ledger_of_another_version_is_restored_as_far_as_it_is_known() -> None:
+    restored = Ledger()
+    dumped = {"events_decoded": 5, "events_closed": 5, "events_refused": {"of_another_version": 1}, "gone": 3}
+    restored.restore(msgspec.msgpack.encode(dumped))
+    assert restored.events_decoded == 5
+    assert restored.events_refused == {"of_another_version": 1}
+    assert restored.clock_steps == 0

@@ -243,6 +243,13 @@ class Decoder:
         gone, self._forgotten = self._forgotten, set()
         return list(gone)
 
+    def keep_changed(self, changed: Iterable[tuple[int, bytes]], forgotten: Iterable[int]) -> None:
+        """Take note that what the last calls returned could not be stored: the next ones return it again."""
+        for producer_id, _ in changed:
+            if producer_id in self._producers:
+                self._changed.add(producer_id)
+        self._forgotten.update(each for each in forgotten if each not in self._producers)
+
     def restore(self, items: Iterable[tuple[int, bytes]]) -> None:
         """Know the producers that were dumped, none of which has a lane.
 
