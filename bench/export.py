@@ -20,11 +20,9 @@ PREFIX = "export."
 # A slow machine is no reason to give up half a window: the timeouts are long.
 _CLOUDWATCH = (
     'type = "cloudwatch"\nregion = "eu-west-1"\nendpoint_url = "{http}"\naws_access_key_id = "bench"\n'
-    'aws_secret_access_key = "bench"\ntimeout_s = 120\n'
+    'aws_secret_access_key = "bench"\n'
 )
-_DATADOG = (
-    'type = "datadog"\napi_key = "bench"\nendpoint_url = "{http}"\nexport_timeout_s = 100\ntimeout_s = 120\n'
-)
+_DATADOG = 'type = "datadog"\napi_key = "bench"\nendpoint_url = "{http}"\nexport_timeout_s = 100\n'
 _SINKS: dict[str, str] = {
     "null": 'type = "null"\n',
     "console": 'type = "console"\nformat = "json"\n',
@@ -32,10 +30,8 @@ _SINKS: dict[str, str] = {
     "prometheus": 'type = "prometheus"\n',
     "cloudwatch": _CLOUDWATCH,
     "cloudwatch_percentiles": f"{_CLOUDWATCH}percentiles = true\n",
-    "opentelemetry_grpc": 'type = "opentelemetry"\nendpoint = "{grpc}"\ntimeout_s = 120\n',
-    "opentelemetry_http": (
-        'type = "opentelemetry"\nprotocol = "http/protobuf"\nendpoint = "{http}"\ntimeout_s = 120\n'
-    ),
+    "opentelemetry_grpc": 'type = "opentelemetry"\nendpoint = "{grpc}"\n',
+    "opentelemetry_http": ('type = "opentelemetry"\nprotocol = "http/protobuf"\nendpoint = "{http}"\n'),
     "datadog": _DATADOG,
 }
 
@@ -111,7 +107,7 @@ def collect(plan: Plan, samples: Samples) -> None:
 def _run(name: str, case: Case, urls: Mapping[str, str], samples: Samples, *, quick: bool) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-            tables = "\n".join(f"[sinks.{sink}]\n{_SINKS[sink]}" for sink in case.sinks)
+            tables = "\n".join(f"[sinks.{sink}]\ntimeout_s = 120\n{_SINKS[sink]}" for sink in case.sinks)
             with Superior(Path(directory), tables.format(directory=directory, **urls)) as superior:
                 _measure_idle(name, case, superior, samples)
                 for series in (case.quick_series,) if quick else (_FEW, _MANY):
