@@ -24,8 +24,8 @@ MAX_PENDING_BYTES = 8 * 1024 * 1024
 # With frames of so many bytes waiting, what comes is folded. At a thousand busy counters that is 15 seconds.
 FOLD_BYTES = 1024 * 1024
 
-# Folded events become frames once no more than this waits: enough for the socket not to run dry.
-_UNFOLD_BYTES = 128 * 1024
+# Folded events become frames once no more than this part of it waits, 128 KiB: the socket does not run dry.
+_UNFOLD_PART = 8
 
 # Frames that a lane has taken and the daemon has not acknowledged.
 MAX_UNACKNOWLEDGED_BYTES = 256 * 1024
@@ -311,7 +311,7 @@ class Outbound:
         """Return the frame to be sent next, or None when none may be sent now."""
         if self._resend:
             return self._unacknowledged[-self._resend]
-        if self._fold.events and self.progress.bytes_pending < _UNFOLD_BYTES:
+        if self._fold.events and self.progress.bytes_pending <= FOLD_BYTES // _UNFOLD_PART:
             self._unfold()
         if not self._pending:
             return None
