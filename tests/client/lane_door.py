@@ -9,7 +9,7 @@ import select
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -135,7 +135,7 @@ class LaneDoor:
         self.close()
 
     @contextmanager
-    def serving(self) -> Iterator[None]:
+    def serving(self) -> Generator[None]:
         """Read from a thread meanwhile."""
         done = threading.Event()
 
