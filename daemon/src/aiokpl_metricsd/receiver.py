@@ -1,9 +1,10 @@
 """Sockets -> datagrams, in fair and bounded turns of the event loop.
 
 That a socket is readable is only noted; a turn then serves the sockets that are, each up to `TURN_BYTES` and
-all of them up to `TURN_S`, and the next turn begins with those that were not served. Between two turns the
-loop gets to its timers. With a bound by the number of datagrams, forty full lanes held it up for 4 s, and
-some of them got a twentieth of what others got (measured).
+all of them up to `TURN_S`. The next turn goes on where the time was over: a source that was cut off, and did
+not have the turn for itself, first gets the rest of its share, or it would always be the same ones that are
+cut off. Between two turns the loop gets to its timers. With a bound by the number of datagrams, forty full lanes held it up for 4 s, and some of
+them got a twentieth of what others got (measured).
 
 What is read at the end of a turn can be written down and acknowledged together: `after_turn` does that.
 """
@@ -18,10 +19,17 @@ from aiokpl_metricsd.clock import Clock
 TURN_BYTES = 64 * 1024
 TURN_S = 0.010
 
+# What a datagram costs beside its bytes: a flood of small ones is no reason for the others to wait.
+DATAGRAM_BYTES = 1024
+
 # What `Source.read` returns in place of a size.
 EMPTY = -1
 END = -2
 BROKEN = -3
+
+# Of a source that was served: it has nothing more, or stays where it is.
+_DONE = -1
+_MORE = -2
 
 
 class Source(Protocol):
@@ -57,8 +65,9 @@ class Receiver:
         self._monotonic = clock.monotonic
         self._after_turn = after_turn
         self._sources: dict[Source, int] = {}
-        # Those that may have something, in the order in which they are served.
-        self._ready: dict[Source, None] = {}
+        # Those that may have something, in the order in which they are served, with what is left of their
+        # share.
+        self._ready: dict[Source, int] = {}
         self._broken: set[Source] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._next_turn: asyncio.Handle | None = None
@@ -98,7 +107,7 @@ class Receiver:
         self._broken.add(source)
         if self._loop is not None:
             self._loop.remove_reader(fileno)
-        self._ready[source] = None
+        self._ready.setdefault(source, TURN_BYTES)
         self._schedule()
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -127,16 +136,25 @@ class Receiver:
         self._next_turn = None
         deadline = self._monotonic() + TURN_S
         ready = self._ready
+        is_first = True
         for source in list(ready):
-            if source not in ready:
+            left = ready.get(source, 0)
+            if left <= 0:
                 # It was unwatched meanwhile.
                 continue
-            del ready[source]
-            if self._serve(source, deadline):
-                # To the end: the others come first.
-                ready[source] = None
-            if self._monotonic() >= deadline:
+            left = self._serve(source, left, deadline)
+            is_over = self._monotonic() >= deadline
+            if source in ready and left != _MORE:
+                if is_over and left > 0 and not is_first:
+                    ready[source] = left
+                    break
+                del ready[source]
+                if left != _DONE:
+                    # To the end: the others come first.
+                    ready[source] = TURN_BYTES
+            if is_over:
                 break
+            is_first = False
         self._after_turn()
         if ready:
             self._schedule()
@@ -171,7 +189,7 @@ class Receiver:
 
     def _note(self, source: Source) -> None:
         """Take note that the loop found a source readable."""
-        self._ready[source] = None
+        self._ready.setdefault(source, TURN_BYTES)
         if len(self._sources) == 1 and self._next_turn is None:
             # Nobody to be fair to: a turn of its own would cost another round of the loop.
             self.read_turn()
@@ -182,18 +200,21 @@ class Receiver:
         if self._next_turn is None and self._loop is not None:
             self._next_turn = self._loop.call_soon(self.read_turn)
 
-    def _serve(self, source: Source, deadline: float) -> bool:
-        """Read a source within the bounds of a turn; tell whether it may have more."""
-        left = TURN_BYTES
+    def _serve(self, source: Source, left: int, deadline: float) -> int:
+        """Read a source within the bounds of a turn.
+
+        Returns:
+            What is left of its share, or `_DONE`, or `_MORE`.
+        """
         read, monotonic = source.read, self._monotonic
         while left > 0:
             size = read()
             if size < 0:
-                return self._settle(source, size)
-            left -= size
+                return _MORE if self._settle(source, size) else _DONE
+            left -= size + DATAGRAM_BYTES
             if monotonic() >= deadline:
                 break
-        return source in self._sources
+        return max(left, 0)
 
     def _settle(self, source: Source, result: int) -> bool:
         """Do what the last answer of a source asks for; tell whether it may have more."""

@@ -65,6 +65,7 @@ class Lane:
     def __init__(self, connection: socket.socket, buffer: bytearray, keeper: LaneKeeper) -> None:
         """Read nothing yet."""
         self._socket = connection
+        connection.setblocking(False)
         self._buffer = buffer
         self._view = memoryview(buffer)
         self._keeper = keeper
