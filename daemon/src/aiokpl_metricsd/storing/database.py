@@ -41,9 +41,12 @@ _CHECKED_BYTES = 64 << 20
 # How large the WAL stays on disk after a large transaction.
 _WAL_BYTES = 16 << 20
 
+# How long the start waits for somebody who reads the database, as an operator may.
+_LOCKED_S = 5.0
+
 # Free pages are kept for the next windows; past this and half of the file they go back to the disk, so many
 # with each transaction.
-_KEPT_FREE_BYTES = 64 << 20
+_KEPT_FREE_BYTES = 16 << 20
 _SHRINK_PAGES = 1_024
 
 _FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
@@ -165,7 +168,8 @@ class Database:
         with suppress(sqlite3.Error):
             (free,) = execute("PRAGMA freelist_count").fetchone()
             if free > self._kept_free_pages and free * 2 > execute("PRAGMA page_count").fetchone()[0]:
-                execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall()
+                # `execute` would end it after the first page: it returns a row without columns for each.
+                self.connection.executescript(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})")
 
 
 def open_database(
@@ -256,7 +260,7 @@ def _open_once(
     path = directory / _FILE
     # SQLite would make it readable to others, and its companions like it.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, _LOCKED_S, isolation_level=None, check_same_thread=False)
     try:
         _prepare(connection, path, fsync=fsync)
         _check(connection, path, _marker_of(directory))
