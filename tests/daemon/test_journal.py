@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from aiokpl_metrics_protocol import MAX_DATAGRAM_BYTES
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.journal import MAX_DEATHS, Journal, Record
-from aiokpl_metricsd.storing.segment import HEAD_BYTES, RECORD_HEAD_BYTES, name_segment
+from aiokpl_metricsd.storing.segment import HEAD_BYTES, RECORD_BYTES, name_segment
 
 STATE_ID = 0x1234_5678_9ABC_DEF0
 
@@ -116,9 +116,18 @@ def test_much_that_is_appended_is_written_before_it_is_asked_for(tmp_path: Path)
     journal = open_journal(tmp_path)
     for _ in range(40):
         journal.append(bytes(60_000), 1.0, False)
-    assert journal.size_bytes > 1_000_000
+    assert journal.size_bytes > 1_500_000
     assert journal.write()
     assert len(read(tmp_path)) == 40
+
+
+def test_a_disk_that_fills_in_the_midst_of_a_turn_takes_nothing_behind_the_gap(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    with limit_file_size(100_000):
+        for number in range(20):
+            journal.append(bytes([number]) * 50_000, 1.0, False)
+        assert not journal.write()
+    assert read(tmp_path) == [bytes(50_000)]
 
 
 def test_with_fsync_each_write_waits_for_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +177,7 @@ def test_until_the_checkpoint_has_committed_all_is_replayed(tmp_path: Path) -> N
 
 def test_what_no_checkpoint_covers_is_counted_in_bytes(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
-    record = RECORD_HEAD_BYTES + 10
+    record = RECORD_BYTES + 10
     fill(journal, bytes(10), bytes(10))
     assert journal.size_bytes == HEAD_BYTES + 2 * record
     position = journal.rotate()
@@ -256,7 +265,7 @@ def test_what_was_appended_is_written_at_the_end(tmp_path: Path) -> None:
 
 
 @given(cut=st.integers(0, 200), data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_a_torn_tail_costs_its_record_alone(
     tmp_path_factory: pytest.TempPathFactory, cut: int, data: st.DataObject
 ) -> None:
@@ -268,7 +277,7 @@ def test_a_torn_tail_costs_its_record_alone(
     os.truncate(path, size)
     whole, offset = 0, HEAD_BYTES
     for datagram in datagrams:
-        offset += RECORD_HEAD_BYTES + len(datagram)
+        offset += RECORD_BYTES + len(datagram)
         whole += offset <= size
     journal, records = restart(folder)
     assert [record.datagram for record in records] == datagrams[:whole]
@@ -278,7 +287,7 @@ def test_a_torn_tail_costs_its_record_alone(
 
 
 @given(place=st.integers(0, 10_000), flip=st.integers(1, 255))
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 def test_a_wrong_byte_anywhere_ends_its_segment_and_not_the_replay(
     tmp_path_factory: pytest.TempPathFactory, place: int, flip: int
 ) -> None:
@@ -295,7 +304,7 @@ def test_a_wrong_byte_anywhere_ends_its_segment_and_not_the_replay(
     path.write_bytes(content)
     whole, offset = 0, HEAD_BYTES
     for datagram in datagrams:
-        offset += RECORD_HEAD_BYTES + len(datagram)
+        offset += RECORD_BYTES + len(datagram)
         whole += offset <= place
     try:
         found = read(folder)
@@ -314,7 +323,7 @@ def test_damage_is_counted_and_said(tmp_path: Path, caplog: pytest.LogCaptureFix
     fill(open_journal(tmp_path), b"a" * 20, b"b" * 20)
     path = tmp_path / name_segment(1)
     content = bytearray(path.read_bytes())
-    content[HEAD_BYTES + RECORD_HEAD_BYTES] ^= 1
+    content[HEAD_BYTES + RECORD_BYTES] ^= 1
     path.write_bytes(content)
     journal, records = restart(tmp_path)
     assert (records, journal.segments_damaged) == ([], 1)
@@ -322,7 +331,7 @@ def test_damage_is_counted_and_said(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert vars(said)["fields"] == {
         "segment": 1,
         "offset": HEAD_BYTES,
-        "unread_bytes": 2 * (RECORD_HEAD_BYTES + 20),
+        "unread_bytes": 2 * (RECORD_BYTES + 20),
         "is_torn": False,
     }
 
@@ -420,7 +429,7 @@ def limit_file_size(size_bytes: int) -> Generator[None, None, None]:
     st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=4), min_size=1, max_size=4),
     st.integers(0, 300),
 )
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_after_a_short_write_whole_records_alone_are_there(
     tmp_path_factory: pytest.TempPathFactory, turns: list[list[int]], room: int
 ) -> None:
@@ -430,7 +439,7 @@ def test_after_a_short_write_whole_records_alone_are_there(
         for turn in turns:
             datagrams = [bytes([(sent + index) % 256]) * size for index, size in enumerate(turn)]
             sent += len(turn)
-            kept += sum(RECORD_HEAD_BYTES + size for size in turn)
+            kept += sum(RECORD_BYTES + size for size in turn)
             assert fill(journal, *datagrams) == journal.is_writable == (kept <= room)
     # What is counted is what is there.
     assert journal.size_bytes == sum(path.stat().st_size for path in folder.iterdir())

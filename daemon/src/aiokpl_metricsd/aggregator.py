@@ -23,7 +23,7 @@ from aiokpl_metricsd.aggregating.registry import (
     Entry,
     Registry,
 )
-from aiokpl_metricsd.aggregating.sealing import SealedWindow, decode_sealed, unseal
+from aiokpl_metricsd.aggregating.sealing import SealedWindow, decode_sealed, fill_window, unseal
 from aiokpl_metricsd.aggregating.statistics import Statistics, build_statistics
 from aiokpl_metricsd.aggregating.windows import Window, Windows
 from aiokpl_metricsd.ledger import Ledger
@@ -147,6 +147,7 @@ class Aggregator:
         only where the clock was set back behind what has closed: then the current second's window is closed
         and sent, and that time is used twice whatever is done here.
         """
+        self._check_unsealed()
         ahead = [window for window in self._windows.opened if window.start > now]
         if ahead:
             current, _, _ = self._windows.find(int(now), now)
@@ -221,18 +222,7 @@ class Aggregator:
         series = [each for blob in blobs for each in decode_sealed(blob)]
         window = self._windows.restore(number, start, end)
         window.events = events
-        for each in series:
-            entry = self._registry.restore(each.series, overflow=each.overflow)
-            statistics = each.statistics
-            statistics.convert(entry.kind)
-            known = window.statistics.get(entry)
-            if known is None:
-                window.statistics[entry] = statistics
-            else:
-                # Two series that are one under this configuration.
-                known.add_earlier(statistics)
-                statistics = known
-            entry.statistics, entry.window_key = statistics, window.key
+        fill_window(window, series, self._registry)
 
     def forget_idle(self, now: float, slice_series: int) -> Iterator[int]:
         """Forget series that were in no window lately, `slice_series` at a time; yield how many went."""

@@ -22,14 +22,15 @@ from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.storing.replay_note import ReplayNote
 from aiokpl_metricsd.storing.segment import (
     HEAD_BYTES,
+    RECORD_BYTES,
     SEGMENT_VERSION,
     BadRecordError,
     Record,
     Segment,
     SegmentHead,
     decode_head,
-    encode_record_head,
     name_segment,
+    put_record,
     read_records,
 )
 
@@ -38,8 +39,9 @@ _log = logging.getLogger("aiokpl_metricsd.journal")
 # Starts in a row that died at a record before it is set aside.
 MAX_DEATHS = 3
 
-# What a turn of the receiver may buffer before it is written at once. One holds 64 KiB of each source.
-_BUFFER_BYTES = 1_048_576
+# What may be appended before it is written at once: a turn of the receiver holds 64 KiB of each source. Made
+# once, it spares each record the growing of a buffer, and of it is resident what a turn has ever filled.
+_BUFFER_BYTES = 524_288
 
 # Read at once when segments are replayed.
 _READ_BYTES = 262_144
@@ -74,7 +76,8 @@ class Journal:
         self._state_id = state_id
         self._fsync = fsync
         self._segment: Segment | None = None
-        self._buffer = bytearray()
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._filled = 0
         # Frames were not written since `write` last answered.
         self._is_owing = False
         # Closed segments that no checkpoint covers, and those that one covers and that are still there.
@@ -103,21 +106,19 @@ class Journal:
 
     def append(self, datagram: bytes | memoryview, now: float, lane: bool) -> None:  # noqa: FBT001 - a record's fields
         """Copy a datagram that decoded, for the next `write`."""
+        if self._filled + RECORD_BYTES + len(datagram) > _BUFFER_BYTES:
+            self._flush()
         if not self.is_writable:
             self._is_owing = True
             return
-        buffer = self._buffer
-        buffer += encode_record_head(datagram, now, lane=lane)
-        buffer += datagram
-        if len(buffer) > _BUFFER_BYTES:
-            self._flush()
+        self._filled = put_record(self._buffer, self._filled, datagram, now, lane=lane)
 
     def write(self) -> bool:
         """Write what was appended; return whether all of it since the last call is on disk.
 
         What could not be written is forgotten: it is in memory only, and the next checkpoint holds it.
         """
-        if self._buffer:
+        if self._filled:
             self._flush()
         is_whole = self.is_writable and not self._is_owing
         self._is_owing = False
@@ -129,7 +130,7 @@ class Journal:
         Where it cannot be opened, `is_writable` says so, and the number is taken nevertheless.
         """
         # What was appended is in the checkpoint, and must not be replayed after it.
-        if self._buffer:
+        if self._filled:
             self._flush()
         if self._segment is not None and self._segment.size_bytes == HEAD_BYTES:
             return self.position
@@ -178,13 +179,13 @@ class Journal:
             self._open_segment()
         if self._segment is not None:
             try:
-                self._segment.write(self._buffer)
+                self._segment.write(self._buffer[: self._filled])
             except OSError as error:
                 self._close_segment()
                 self._fail(error)
         if not self.is_writable:
             self._is_owing = True
-        self._buffer.clear()
+        self._filled = 0
 
     def _open_segment(self) -> None:
         try:

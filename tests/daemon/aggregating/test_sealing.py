@@ -125,7 +125,7 @@ def read_open(bench: Bench) -> list[Any]:
     ]
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(STEP, max_size=40))
 def test_any_interleaving_gives_the_windows_of_a_daemon_that_never_sealed(steps: list[Any]) -> None:
     plain, rig = Bench(live_series=1), Rig()
@@ -203,12 +203,13 @@ def test_what_a_window_does_not_hold_is_not_shown() -> None:
         opened.statistics[entry]
 
 
-@pytest.mark.parametrize("act", ["seal", "close_due", "close_all"])
+@pytest.mark.parametrize("act", ["seal", "close_due", "close_all", "close_for_good"])
 def test_nothing_closes_and_nothing_is_sealed_until_what_is_sealed_is_put_back(act: str) -> None:
     bench = Bench()
     acts: dict[str, Callable[[], Any]] = {
         "seal": bench.aggregator.seal,
         "close_due": lambda: bench.aggregator.close_due(BEGIN, 2.0),
+        "close_for_good": lambda: bench.aggregator.close_for_good(BEGIN),
         "close_all": lambda: bench.aggregator.close_all(BEGIN),
     }
     assert bench.aggregator.seal() == []
@@ -361,6 +362,7 @@ def test_numbers_and_bounds_go_on_where_the_last_daemon_was() -> None:
     assert windows.find(BEGIN + 180, BEGIN + 180)[0].number == 10
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.integers(1, 90)), max_size=5),
     st.sampled_from([1, 10, 45, 60, 90, 3_600]),
@@ -389,6 +391,7 @@ def test_windows_of_another_interval_are_restored_and_none_overlaps(
 VALUES = st.lists(st.floats(-1e300, 1e300, allow_nan=False, allow_infinity=False), min_size=1, max_size=30)
 
 
+@settings(deadline=None)
 @given(st.lists(VALUES, max_size=3), st.lists(VALUES, max_size=3))
 def test_histograms_that_are_added_are_those_of_all_values(before: list[Any], after: list[Any]) -> None:
     earlier, later, whole = Histogram(), Histogram(), Histogram()

@@ -6,7 +6,7 @@ is unsealed, so that another thread may encode it. Whatever was counted since is
 it up in any order and at any time: a series that is not in the live part moves there as it is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from msgspec import MsgspecError, Struct
@@ -14,7 +14,7 @@ from msgspec.msgpack import Decoder, Encoder
 
 from aiokpl_metrics_protocol import Series
 from aiokpl_metricsd.aggregating.histogram import Histogram
-from aiokpl_metricsd.aggregating.registry import Entry
+from aiokpl_metricsd.aggregating.registry import Entry, Registry
 from aiokpl_metricsd.aggregating.statistics import Statistics
 from aiokpl_metricsd.aggregating.windows import Window
 
@@ -113,6 +113,19 @@ def decode_sealed(blob: bytes) -> list[SealedSeries]:
     ]
 
 
+def fill_window(window: Window, series: Iterable[SealedSeries], registry: Registry) -> None:
+    """Put series into a window that was restored, as what they are under this daemon's configuration."""
+    for each in series:
+        entry = registry.restore(each.series, overflow=each.overflow)
+        statistics = each.statistics
+        statistics.convert(entry.kind)
+        known = window.statistics.setdefault(entry, statistics)
+        if known is not statistics:
+            # Two series that are one now.
+            known.add_earlier(statistics)
+        entry.statistics, entry.window_key = known, window.key
+
+
 def unseal(window: Window, slice_series: int) -> Iterator[None]:
     """Put back into a window what was set aside, `slice_series` series at a time."""
     sealed = window.sealed
@@ -146,4 +159,4 @@ def _build_statistics(stored: _StoredStatistics) -> Statistics:
     )
 
 
-__all__ = ["SealedSeries", "SealedWindow", "decode_sealed", "encode_sealed", "unseal"]
+__all__ = ["SealedSeries", "SealedWindow", "decode_sealed", "encode_sealed", "fill_window", "unseal"]

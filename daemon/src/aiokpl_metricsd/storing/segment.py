@@ -1,7 +1,7 @@
 """A file of the journal: a head, then records, each with its length and checksum. Written once, then read.
 
     head     magic, version, the state's id, the segment's number, checksum
-    record   checksum, length, arrival, flags, the datagram
+    record   length, arrival, flags, the datagram, checksum
 
 A segment ends at its first bad record: where that begins, nothing says any more where the next one does. So
 after a write that failed the file is cut back to its last whole record, and never written again.
@@ -31,7 +31,9 @@ _CHECKSUM = Layout("<I")
 _RECORD = Layout("<IdB")
 
 HEAD_BYTES = _HEAD.size + _CHECKSUM.size
-RECORD_HEAD_BYTES = _CHECKSUM.size + _RECORD.size
+
+# What a record has beside its datagram.
+RECORD_BYTES = _RECORD.size + _CHECKSUM.size
 
 _LANE = 1
 
@@ -94,18 +96,24 @@ def decode_head(head: bytes) -> SegmentHead | None:
     return SegmentHead(version, state_id, number)
 
 
-def encode_record_head(datagram: bytes | memoryview, now: float, *, lane: bool) -> bytes:
-    """Return what stands in front of a datagram."""
-    head = _RECORD.pack(len(datagram), now, lane)
-    return _CHECKSUM.pack(zlib.crc32(datagram, zlib.crc32(head))) + head
+def put_record(
+    buffer: memoryview, offset: int, datagram: bytes | memoryview, now: float, *, lane: bool
+) -> int:
+    """Write a record into a buffer that has room for it; return where it ends."""
+    begin = offset + _RECORD.size
+    end = begin + len(datagram)
+    _RECORD.pack_into(buffer, offset, len(datagram), now, lane)
+    buffer[begin:end] = datagram
+    _CHECKSUM.pack_into(buffer, end, zlib.crc32(buffer[offset:end]))
+    return end + _CHECKSUM.size
 
 
-def measure_records(written: bytes | bytearray, size_bytes: int) -> int:
+def measure_records(written: memoryview, size_bytes: int) -> int:
     """Return how long the whole records are among the first bytes of what was to be written."""
     whole = 0
-    while whole + RECORD_HEAD_BYTES <= size_bytes:
-        length, _, _ = _RECORD.unpack_from(written, whole + _CHECKSUM.size)
-        following = whole + RECORD_HEAD_BYTES + length
+    while whole + RECORD_BYTES <= size_bytes:
+        length, _, _ = _RECORD.unpack_from(written, whole)
+        following = whole + RECORD_BYTES + length
         if following > size_bytes:
             break
         whole = following
@@ -121,20 +129,20 @@ def read_records(file: BinaryIO) -> Iterator[tuple[int, Record]]:
     """
     offset = HEAD_BYTES
     file.seek(offset)
-    while head := file.read(RECORD_HEAD_BYTES):
-        if len(head) < RECORD_HEAD_BYTES:
+    while head := file.read(_RECORD.size):
+        if len(head) < _RECORD.size:
             raise BadRecordError(offset, is_torn=True)
-        (checksum,) = _CHECKSUM.unpack_from(head)
-        length, now, flags = _RECORD.unpack_from(head, _CHECKSUM.size)
+        length, now, flags = _RECORD.unpack(head)
         if not 0 < length <= MAX_DATAGRAM_BYTES:
             raise BadRecordError(offset, is_torn=False)
         datagram = file.read(length)
-        if len(datagram) < length:
+        checksum = file.read(_CHECKSUM.size)
+        if len(checksum) < _CHECKSUM.size:
             raise BadRecordError(offset, is_torn=True)
-        if zlib.crc32(datagram, zlib.crc32(head[_CHECKSUM.size :])) != checksum:
+        if _CHECKSUM.pack(zlib.crc32(datagram, zlib.crc32(head))) != checksum:
             raise BadRecordError(offset, is_torn=False)
         yield offset, Record(now, bool(flags & _LANE), datagram)
-        offset += RECORD_HEAD_BYTES + length
+        offset += RECORD_BYTES + length
 
 
 class Segment:
@@ -172,7 +180,7 @@ class Segment:
         """Make a segment in a folder, under the name of its number."""
         return cls(folder / name_segment(number), state_id, number, fsync=fsync)
 
-    def write(self, records: bytearray) -> None:
+    def write(self, records: memoryview) -> None:
         """Write whole records.
 
         Raises:
@@ -192,7 +200,7 @@ class Segment:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _write(self, data: bytes | bytearray) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         remaining = data
         while remaining:
             # A full disk takes what still fits, and says why it took no more when it is asked again.
@@ -229,7 +237,7 @@ def _sync_folder(folder: Path) -> None:
 
 __all__ = [
     "HEAD_BYTES",
-    "RECORD_HEAD_BYTES",
+    "RECORD_BYTES",
     "SEGMENT_VERSION",
     "BadRecordError",
     "Record",
@@ -237,8 +245,8 @@ __all__ = [
     "SegmentHead",
     "decode_head",
     "encode_head",
-    "encode_record_head",
     "measure_records",
     "name_segment",
+    "put_record",
     "read_records",
 ]
