@@ -3,8 +3,8 @@
 That a socket is readable is only noted; a turn then serves the sockets that are, each up to `TURN_BYTES` and
 all of them up to `TURN_S`. The next turn goes on where the time was over: a source that was cut off, and did
 not have the turn for itself, first gets the rest of its share, or it would always be the same ones that are
-cut off. Between two turns the loop gets to its timers. With a bound by the number of datagrams, forty full lanes held it up for 4 s, and some of
-them got a twentieth of what others got (measured).
+cut off. Between two turns the loop gets to its timers. With a bound by the number of datagrams, forty full
+lanes held it up for 4 s, and some of them got a twentieth of what others got (measured).
 
 What is read at the end of a turn can be written down and acknowledged together: `after_turn` does that.
 """

@@ -65,7 +65,7 @@ class Lane:
     def __init__(self, connection: socket.socket, buffer: bytearray, keeper: LaneKeeper) -> None:
         """Read nothing yet."""
         self._socket = connection
-        connection.setblocking(False)
+        connection.settimeout(0)
         self._buffer = buffer
         self._view = memoryview(buffer)
         self._keeper = keeper
