@@ -1,10 +1,13 @@
 """Closed windows -> sinks. A slow, failing or hanging sink costs only itself.
 
-The way of a window: `offer_nowait` counts it for every sink and returns; the intake, one task, makes of it
-what each sink is to see (`selection`, `interval`), in slices; the sink's `worker`, a task of its own with a
-bounded queue (`window_queue`), sends it. `consignment` says what follows from each answer; `sink_ledger`
-holds the account. This is the only loop that retries, bisects or quarantines; sinks make one attempt. All is
-in memory: what waits when the process ends is lost, and said.
+The way of a window: the intake, one task, makes of the windows that close together what each sink is to see
+(`route`, `selection`, `interval`), in slices, and has the outbox store it, with the checkpoint and each sink's
+ledger, in one transaction. Then each sink's `worker`, a task of its own with a queue (`window_queue`), sends it.
+`consignment` says what follows from each answer; `marks` stores it; `sink_ledger` holds the account. This is the
+only loop that retries, bisects or quarantines; sinks make one attempt.
+
+Without an outbox all is in memory: what waits when the process ends is lost, and said. While the outbox cannot be
+written windows wait in memory as well, and are stored with the next ones.
 """
 
 import asyncio
@@ -12,16 +15,21 @@ import logging
 import random as random_module
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
+from aiokpl_metricsd.delivering.consignment import Batch, Consignment
 from aiokpl_metricsd.delivering.deadline import Sleep, wait_done
 from aiokpl_metricsd.delivering.delivery_log import DeliveryLog
-from aiokpl_metricsd.delivering.interval import Merger
+from aiokpl_metricsd.delivering.removed import RemovedSink
+from aiokpl_metricsd.delivering.route import Batches, Prepared, Route, Window
+from aiokpl_metricsd.delivering.settings import SinkSettings, Surroundings, build_settings
 from aiokpl_metricsd.delivering.sink_ledger import DropReason, SinkLedger
-from aiokpl_metricsd.delivering.slicing import run_sliced
-from aiokpl_metricsd.delivering.worker import SinkSettings, Surroundings, Worker
+from aiokpl_metricsd.delivering.worker import LEAVE_S
+from aiokpl_metricsd.errors import StoreError
+from aiokpl_metricsd.outbox import Outbox
 from aiokpl_metricsd.snapshot import MetricSnapshot
+from aiokpl_metricsd.storing.stored import Committed, Cut, Evicted, Sealed
 
 # Windows that wait for the intake, which only computes: more than one is already a sign of a starved event
 # loop.
@@ -33,64 +41,43 @@ LEAVE_RESERVE_S = 1.0
 _LOGGER = logging.getLogger(__name__)
 
 
-class _Route:
-    """The way to one sink."""
+class _Closing:
+    """Windows that closed together, on their way through the intake."""
 
-    def __init__(self, settings: SinkSettings, around: Surroundings, log: DeliveryLog) -> None:
-        self.settings = settings
-        self.log = log
-        self.ledger = SinkLedger()
-        self.worker = Worker(settings, self.ledger, around, log)
-        self.merger = self._build_merger()
-        self.unselected_windows = 0
+    def __init__(
+        self, windows: Sequence[Window], sealed: Sealed | None, counted: Iterable[Route] | None
+    ) -> None:
+        self.windows = windows
+        self.sealed = sealed
+        # The sinks that have counted the windows as waiting already; None where each does so in its turn.
+        self.counted = None if counted is None else [*counted]
+        self.stored: asyncio.Future[bool] | None = None
 
-    async def select(self, window: Sequence[MetricSnapshot], window_end: float) -> None:
-        """Make of a window what the sink sees and let it wait for the worker."""
-        undecided = len(window)
-        try:
-            selected = await run_sliced(self.settings.selection.steps(window))
-            self.ledger.select(selected.filtered_count, selected.merged_count)
-            undecided = len(selected.snapshots)
-            if self.merger is None:
-                self.worker.offer_nowait(selected.snapshots)
+
+class _Shelf:
+    """What one closing puts into the outbox, and to whom it goes then."""
+
+    def __init__(self) -> None:
+        self.cuts: list[Cut] = []
+        self._ways: list[tuple[Route, Consignment | tuple[Sequence[Batch], float]]] = []
+
+    def add(self, route: Route, batches: tuple[Batch, ...], waiting: Consignment | None = None) -> None:
+        """Add a window, a new one or one that waits in memory."""
+        first = batches[0][0]
+        self.cuts.append(Cut(route.settings.name, first.window_id, first.window_end, batches))
+        self._ways.append((route, waiting or (batches, first.window_end)))
+
+    def release(self, committed: Committed | None) -> None:
+        """Let the windows wait for the workers: in the outbox, or, None, in memory."""
+        for number, (route, way) in enumerate(self._ways):
+            if isinstance(way, Consignment):
+                if committed is not None:
+                    way.adopt(committed.stored[number])
+                route.worker.put(way)
+            elif committed is not None:
+                route.worker.offer_stored(committed.stored[number])
             else:
-                merged = await run_sliced(self.merger.steps(selected.snapshots, window_end))
-                self.ledger.hold(undecided, merged.merged_count)
-                undecided = 0
-                for longer in merged.windows:
-                    self._release(longer)
-        except Exception as fault:  # noqa: BLE001 - a fault in one sink's selection is no other sink's
-            self.ledger.drop(undecided, DropReason.FAULT)
-            self.ledger.drop_merging(DropReason.FAULT)
-            self.merger = self._build_merger()
-            self.log.fault("selection", fault)
-        self.unselected_windows -= 1
-
-    async def flush(self) -> None:
-        """Let what is held for a longer window wait for the worker, as no more of it comes."""
-        if self.merger is not None:
-            self._release(await run_sliced(self.merger.flush()))
-        self.worker.end()
-
-    def forget(self, window: Sequence[MetricSnapshot], reason: DropReason) -> None:
-        """Drop a window that was not selected yet."""
-        self.ledger.drop(len(window), reason)
-        self.log.drop(len(window), 1, reason.value)
-
-    def abandon(self) -> None:
-        """Drop all that was not delivered, and say so in one line."""
-        windows = self.unselected_windows + self.worker.window_count + (self.ledger.merging > 0)
-        count = self.ledger.abandon(DropReason.SHUTDOWN)
-        if count:
-            self.log.drop(count, windows, DropReason.SHUTDOWN.value)
-
-    def _release(self, window: Sequence[MetricSnapshot]) -> None:
-        self.ledger.release(len(window))
-        self.worker.offer_nowait(window)
-
-    def _build_merger(self) -> Merger | None:
-        interval_s = self.settings.selection.interval_s
-        return None if interval_s is None else Merger(interval_s)
+                route.worker.offer_nowait(*way)
 
 
 class Delivery:
@@ -98,11 +85,15 @@ class Delivery:
 
     Args:
         settings: the sinks; their names differ.
+        outbox: where windows wait, with what an earlier daemon left; None keeps all in memory.
         log: where failures are said.
         clock: monotonic seconds.
         wall_clock: epoch seconds, for the age of windows and for people.
         random: a number in `[0, 1)`.
         sleep: waits so many seconds.
+
+    Attributes:
+        unstored_windows: windows of sinks that were delivered from memory, as the outbox could not be written.
 
     Raises:
         ValueError: two sinks have one name.
@@ -112,48 +103,62 @@ class Delivery:
         self,
         settings: Sequence[SinkSettings],
         *,
+        outbox: Outbox | None = None,
         log: logging.Logger = _LOGGER,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         random: Callable[[], float] = random_module.random,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        """Build the way to each sink; nothing runs yet."""
+        """Build the way to each sink, which goes on where it ended; nothing runs yet."""
         if len({each.name for each in settings}) != len(settings):
             raise ValueError("two sinks have one name")
-        self._clock = clock
-        self._sleep = sleep
+        self.unstored_windows = 0
+        self._outbox = outbox
         self._log = log
-        around = Surroundings(clock=clock, wall_clock=wall_clock, random=random, sleep=sleep)
-        self._routes = {
-            each.name: _Route(each, around, DeliveryLog(each.name, log, clock)) for each in settings
-        }
-        self._unselected: deque[tuple[Sequence[MetricSnapshot], float]] = deque()
+        self._around = Surroundings(clock=clock, wall_clock=wall_clock, random=random, sleep=sleep)
+        self._routes = {each.name: self._build_route(each) for each in settings}
+        self._removed: dict[str, RemovedSink] = {}
+        self._waiting: deque[_Closing] = deque()
         self._arrived = asyncio.Event()
+        # Held while a closing goes through, and while a sink comes or goes.
+        self._turn = asyncio.Lock()
         self._intake: asyncio.Task[None] | None = None
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._is_closing = False
+        for name, found in {} if outbox is None else outbox.recovered.sinks.items():
+            if name in self._routes:
+                self._routes[name].recover(found)
+            else:
+                self._removed[name] = RemovedSink(found, self._build_log(name), wall_clock())
 
     @property
     def ledgers(self) -> Mapping[str, SinkLedger]:
-        """The account of each sink, by its name; live."""
-        return MappingProxyType({name: route.ledger for name, route in self._routes.items()})
+        """The account of each sink, by its name, those of removed sinks with waiting windows included; live."""
+        ledgers = {name: route.ledger for name, route in self._routes.items()}
+        return MappingProxyType({**{name: gone.ledger for name, gone in self._removed.items()}, **ledgers})
 
     @property
     def queue_windows(self) -> Mapping[str, int]:
-        """The windows that are not wholly delivered, by the sink's name."""
-        return {
-            name: route.unselected_windows + route.worker.window_count for name, route in self._routes.items()
-        }
+        """The windows that are not wholly delivered, by the sink's name; of the same sinks as `ledgers`."""
+        counts = {name: route.window_count for name, route in self._routes.items()}
+        return {**{name: gone.window_count for name, gone in self._removed.items()}, **counts}
+
+    @property
+    def removed_sinks(self) -> Sequence[str]:
+        """The names of sinks that are not configured any more, and whose windows wait until they expire."""
+        return tuple(self._removed)
 
     async def start(self) -> None:
         """Start a worker for each sink and return; each enters its sink in its own time."""
-        for name, route in self._routes.items():
-            task = asyncio.create_task(route.worker.run(), name=f"deliver to {name}")
-            task.add_done_callback(self._report_end)
-            self._workers[name] = task
-        self._intake = asyncio.create_task(self._select(), name="select windows")
+        for route in self._routes.values():
+            self._start_worker(route)
+        self._intake = asyncio.create_task(self._take_in(), name="select windows")
         self._intake.add_done_callback(self._report_end)
+        if self._removed:
+            fields = {"sinks": {name: gone.window_count for name, gone in self._removed.items()}}
+            self._log.warning("windows wait for sinks that are not configured", extra={"fields": fields})
+        await self._note_sinks()
 
     def offer_nowait(self, window: Sequence[MetricSnapshot], *, window_end: float = 0.0) -> None:
         """Take a closed window for every sink; never blocks.
@@ -163,68 +168,289 @@ class Delivery:
             window_end: its end in epoch seconds. Needed for a window without snapshots alone, which completes
                 the longer window of a sink all the same.
         """
-        end = window[0].window_end if window else window_end
-        for route in self._routes.values():
-            route.ledger.close_window(len(window))
-            if self._is_closing:
-                route.forget(window, DropReason.SHUTDOWN)
-            else:
-                route.unselected_windows += 1
+        closing = self._count([(window, window_end)], None)
         if self._is_closing:
+            self._forget(closing, DropReason.SHUTDOWN)
             return
-        self._unselected.append((window, end))
-        if len(self._unselected) > MAX_UNSELECTED_WINDOWS:
-            oldest, _ = self._unselected.popleft()
-            for route in self._routes.values():
-                route.unselected_windows -= 1
-                route.forget(oldest, DropReason.QUEUE_FULL)
+        self._waiting.append(closing)
+        counted = [each for each in self._waiting if each.counted is not None]
+        if len(counted) > MAX_UNSELECTED_WINDOWS:
+            self._waiting.remove(counted[0])
+            self._forget(counted[0], DropReason.QUEUE_FULL)
         self._arrived.set()
 
-    async def close(self, timeout_s: float) -> None:
-        """Deliver what waits and leave every sink, within the timeout; drop the rest, one log line a sink.
+    async def hand_over(
+        self, windows: Sequence[tuple[Sequence[MetricSnapshot], float]], sealed: Sealed | None
+    ) -> bool:
+        """Take windows that closed together, for every sink, and wait until they are stored.
 
-        A sink in backoff is tried once more, at once. The last `LEAVE_RESERVE_S` are kept for leaving the
-        sinks. What was on its way when the time was over counts as dropped, although the backend may have
-        taken it.
+        To be called between `start` and `close`, once at a time. With a cancelled call it is done all the same.
+
+        Args:
+            windows: snapshots and the window's end in epoch seconds, oldest first. Windows without snapshots
+                complete the longer window of a sink. Nothing of it must be changed afterwards.
+            sealed: the checkpoint, stored in the same transaction.
+
+        Returns:
+            Whether all is stored. If not, the windows are delivered from memory, and the checkpoint is not
+            taken: what it covers must be kept. Without an outbox there is nothing to be stored, and it is true.
+        """
+        if self._is_closing:
+            if self._outbox is None:
+                self._forget(self._count(windows, sealed), DropReason.SHUTDOWN)
+            return False
+        closing = _Closing(windows, sealed, None)
+        closing.stored = asyncio.get_running_loop().create_future()
+        self._waiting.append(closing)
+        self._arrived.set()
+        return await closing.stored
+
+    async def add(self, settings: SinkSettings) -> None:
+        """Start one more sink, with the next closing, and with the windows that still wait for its name.
+
+        Raises:
+            ValueError: there is a sink of this name.
+        """
+        async with self._turn:
+            if settings.name in self._routes:
+                raise ValueError(f"there is a sink {settings.name!r} already")
+            route = self._build_route(settings)
+            gone = self._removed.pop(settings.name, None)
+            if gone is not None:
+                route.recover(gone.describe())
+            self._routes[settings.name] = route
+            if self._intake is not None:
+                self._start_worker(route)
+        await self._note_sinks()
+
+    async def remove(self, name: str, *, timeout_s: float = LEAVE_S) -> None:
+        """Leave a sink. In the outbox its windows stay until they expire; in memory they are dropped.
+
+        Args:
+            name: the sink's.
+            timeout_s: how long the attempt under way may still take.
+
+        Raises:
+            KeyError: there is no such sink.
+        """
+        route = self._routes[name]
+        async with self._turn:
+            route.is_removed = True
+            await self._store([(route, await route.flush())], None)
+        await self._stop_worker(route, timeout_s)
+        async with self._turn:
+            route.abandon(DropReason.REMOVED)
+            del self._routes[name]
+            if self._outbox is not None:
+                gone = RemovedSink(route.describe(), route.log, self._around.wall_clock())
+                await route.marks.store_account(gone.build_account().state)
+                self._removed[name] = gone
+        await self._note_sinks()
+
+    async def replace(self, settings: SinkSettings, *, timeout_s: float = LEAVE_S) -> None:
+        """Leave a sink and go on with another one of the same name, which gets what waits.
+
+        Args:
+            settings: the new ones, with a sink that was not entered.
+            timeout_s: how long the old sink's attempt under way may still take.
+
+        Raises:
+            KeyError: there is no such sink.
+        """
+        route = self._routes[settings.name]
+        await self._stop_worker(route, timeout_s)
+        async with self._turn:
+            route.renew(settings)
+            if self._intake is not None:
+                self._start_worker(route)
+        await self._note_sinks()
+
+    async def close(self, timeout_s: float) -> None:
+        """Deliver what waits and leave every sink, within the timeout.
+
+        What is left then stays in the outbox; without one it is dropped, one log line a sink. A sink in backoff
+        is tried once more, at once. The last `LEAVE_RESERVE_S` are kept for leaving the sinks. What was on its
+        way when the time was over counts as not delivered, although the backend may have taken it.
         """
         if self._is_closing:
             return
         self._is_closing = True
-        deadline = self._clock() + timeout_s
+        clock, sleep = self._around.clock, self._around.sleep
+        deadline = clock() + timeout_s
         deliver_until = deadline - min(LEAVE_RESERVE_S, timeout_s / 2)
         for route in self._routes.values():
             route.worker.hurry(deliver_until)
         self._arrived.set()
         tasks = [*self._workers.values()] if self._intake is None else [self._intake, *self._workers.values()]
         try:
-            await wait_done(tasks, deliver_until - self._clock(), self._sleep)
+            await wait_done(tasks, deliver_until - clock(), sleep)
             for name, task in self._workers.items():
                 if not self._routes[name].worker.is_leaving:
                     task.cancel()
             if self._intake is not None:
                 self._intake.cancel()
-            await wait_done(tasks, deadline - self._clock(), self._sleep)
+            await wait_done(tasks, deadline - clock(), sleep)
         finally:
             for task in tasks:
                 task.cancel()
+            for closing in self._waiting:
+                if closing.stored is not None and not closing.stored.done():
+                    closing.stored.set_result(False)
             for route in self._routes.values():
-                route.abandon()
+                route.abandon(DropReason.SHUTDOWN)
         # The cancelled ones run once more, to end.
         await asyncio.sleep(0)
+        if self._outbox is not None:
+            storing = asyncio.ensure_future(self._store_accounts(self._routes.values()))
+            await wait_done([storing], deadline - clock(), sleep)
 
-    async def _select(self) -> None:
-        """Make of each window what each sink sees."""
+    async def _take_in(self) -> None:
+        """Make of each closing what each sink sees, have it stored, and hand it to the workers."""
         while True:
-            while self._unselected:
-                window, end = self._unselected.popleft()
-                for route in self._routes.values():
-                    await route.select(window, end)
+            while self._waiting:
+                closing = self._waiting.popleft()
+                is_stored = await self._close_windows(closing)
+                if closing.stored is not None and not closing.stored.done():
+                    closing.stored.set_result(is_stored)
             if self._is_closing:
                 break
             self._arrived.clear()
             await self._arrived.wait()
+        async with self._turn:
+            await self._store([(route, await route.flush()) for route in self._routes.values()], None)
         for route in self._routes.values():
-            await route.flush()
+            route.worker.end()
+
+    async def _close_windows(self, closing: _Closing) -> bool:
+        async with self._turn:
+            await self._expire_removed()
+            ready: list[tuple[Route, Prepared]] = []
+            for route in self._routes.values():
+                is_counted = closing.counted is not None
+                # One that came after the windows does not know them.
+                if not route.is_removed and (closing.counted is None or route in closing.counted):
+                    ready.append((route, await route.prepare(closing.windows, is_counted=is_counted)))
+            counted_windows = 0 if closing.counted is None else len(closing.windows)
+            for route in closing.counted or ():
+                if route.is_removed:
+                    self._forget_counted(route, closing, DropReason.REMOVED)
+            return await self._store(ready, closing.sealed, counted_windows)
+
+    async def _store(
+        self, ready: Sequence[tuple[Route, Prepared]], sealed: Sealed | None, counted_windows: int = 0
+    ) -> bool:
+        """Let a closing count, store it, and release its windows, from memory where they cannot be stored."""
+        shelf, known = _Shelf(), Batches()
+        if self._outbox is not None:
+            for route in self._routes.values():
+                for waiting in route.worker.take_unstored():
+                    shelf.add(route, waiting.batches, waiting)
+        # From here to the transaction nothing is awaited: the stored ledgers are those of the stored windows.
+        for route, prepared in ready:
+            route.apply(prepared, counted_windows)
+            for window in prepared.windows:
+                shelf.add(route, route.cut(window, known))
+        if self._outbox is None:
+            shelf.release(None)
+            return True
+        merged = [route for route in self._routes.values() if route.has_merged]
+        try:
+            committed = await self._outbox.commit(
+                sealed,
+                shelf.cuts,
+                {name: route.marks.build_account() for name, route in self._routes.items()},
+                {route.settings.name: route.dump_merging() for route in merged},
+            )
+        except StoreError as error:
+            self.unstored_windows += sum(len(prepared.windows) for _, prepared in ready)
+            fields = {"error": str(error), "windows": len(shelf.cuts)}
+            self._log.error("windows cannot be stored, and wait in memory", extra={"fields": fields})
+            shelf.release(None)
+            return False
+        for route in merged:
+            route.has_merged = False
+        shelf.release(committed)
+        await self._drop_evicted(committed.evicted)
+        return True
+
+    async def _drop_evicted(self, evicted: Sequence[Evicted]) -> None:
+        """Count the windows that went to make room."""
+        for each in evicted:
+            route, gone = self._routes.get(each.sink), self._removed.get(each.sink)
+            if route is not None:
+                route.worker.evict(each.number)
+            elif gone is not None:
+                gone.evict(each.number)
+        await self._store_accounts(
+            [self._routes[name] for name in {each.sink for each in evicted} & self._routes.keys()]
+        )
+
+    async def _store_accounts(self, routes: Iterable[Route]) -> None:
+        for route in routes:
+            await route.marks.store_account()
+
+    async def _expire_removed(self) -> None:
+        """Let windows of removed sinks go that are too old, and then the sinks themselves."""
+        for name, gone in [*self._removed.items()]:
+            numbers = gone.expire(self._around.wall_clock())
+            if self._outbox is None or not (numbers or gone.is_empty):
+                continue
+            try:
+                if numbers:
+                    await self._outbox.discard(name, numbers, gone.build_account())
+                if gone.is_empty:
+                    await self._outbox.forget_sink(name)
+                    del self._removed[name]
+            except StoreError as error:
+                self._build_log(name).fail("letting windows go", error)
+
+    async def _note_sinks(self) -> None:
+        if self._outbox is None:
+            return
+        names = {name: route.settings.max_age_s for name, route in self._routes.items()}
+        try:
+            await self._outbox.note_sinks(names, self._around.wall_clock())
+        except StoreError as error:
+            self._log.warning("the sinks' names cannot be stored", extra={"fields": {"error": str(error)}})
+
+    def _count(self, windows: Sequence[Window], sealed: Sealed | None) -> _Closing:
+        """Let windows count as waiting, at once."""
+        routes = [route for route in self._routes.values() if not route.is_removed]
+        for route in routes:
+            for window, _ in windows:
+                route.count(len(window))
+        return _Closing(windows, sealed, routes)
+
+    def _forget(self, closing: _Closing, reason: DropReason) -> None:
+        for route in closing.counted or ():
+            self._forget_counted(route, closing, reason)
+
+    def _forget_counted(self, route: Route, closing: _Closing, reason: DropReason) -> None:
+        for window, _ in closing.windows:
+            route.unselected_windows -= 1
+            route.forget(window, reason)
+
+    def _build_route(self, settings: SinkSettings) -> Route:
+        return Route(settings, self._around, self._build_log(settings.name), self._outbox)
+
+    def _build_log(self, name: str) -> DeliveryLog:
+        return DeliveryLog(name, self._log, self._around.clock)
+
+    def _start_worker(self, route: Route) -> None:
+        name = route.settings.name
+        task = asyncio.create_task(route.worker.run(), name=f"deliver to {name}")
+        task.add_done_callback(self._report_end)
+        self._workers[name] = task
+
+    async def _stop_worker(self, route: Route, timeout_s: float) -> None:
+        """Let the attempt under way end, and leave the sink."""
+        route.worker.stop()
+        task = self._workers.pop(route.settings.name, None)
+        if task is None:
+            return
+        await wait_done([task], timeout_s, self._around.sleep)
+        task.cancel()
+        await wait_done([task], LEAVE_S, self._around.sleep)
 
     def _report_end(self, task: asyncio.Task[None]) -> None:
         """Say when a task ended by an error, which none should."""
@@ -234,4 +460,4 @@ class Delivery:
             self._log.critical("a task of the delivery ended", extra={"fields": fields}, exc_info=error)
 
 
-__all__ = ["LEAVE_RESERVE_S", "MAX_UNSELECTED_WINDOWS", "Delivery", "SinkSettings"]
+__all__ = ["LEAVE_RESERVE_S", "MAX_UNSELECTED_WINDOWS", "Delivery", "SinkSettings", "build_settings"]

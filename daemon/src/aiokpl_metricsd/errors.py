@@ -54,12 +54,16 @@ class RetryableExportError(ExportError):
 
     Attributes:
         retry_after_s: seconds the backend asked to wait, or None.
+        is_ambiguous: the backend may have taken them all the same, as where a connection was lost.
     """
 
-    def __init__(self, message: str = "", *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str = "", *, retry_after_s: float | None = None, is_ambiguous: bool = False
+    ) -> None:
         """Keep what the backend said."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.is_ambiguous = is_ambiguous
 
 
 class PermanentExportError(ExportError):
@@ -72,6 +76,7 @@ class PartialExportError(ExportError):
     Attributes:
         remaining: not taken, to be sent again.
         rejected: refused for good.
+        uncertain: those of `remaining` that the backend may have taken all the same.
         retry_after_s: seconds the backend asked to wait before `remaining`, or None.
     """
 
@@ -81,12 +86,14 @@ class PartialExportError(ExportError):
         *,
         remaining: Sequence[MetricSnapshot] = (),
         rejected: Sequence[MetricSnapshot] = (),
+        uncertain: Sequence[MetricSnapshot] = (),
         retry_after_s: float | None = None,
     ) -> None:
         """Keep what is left to do."""
         super().__init__(message)
         self.remaining = tuple(remaining)
         self.rejected = tuple(rejected)
+        self.uncertain = tuple(uncertain)
         self.retry_after_s = retry_after_s
 
 

@@ -15,26 +15,13 @@ import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from aiokpl_metricsd.errors import ConfigurationError
+from aiokpl_metricsd.sinks.contract import RememberingSink
 
 _log = logging.getLogger("aiokpl_metricsd.state")
 
 _FOLDER = "sinks"
-
-
-@runtime_checkable
-class RememberingSink(Protocol):
-    """A sink with something to remember."""
-
-    def dump_state(self) -> bytes:
-        """Return what the next daemon's sink needs."""
-        ...
-
-    def load_state(self, state: bytes) -> None:
-        """Go on from what `dump_state` returned."""
-        ...
 
 
 class StateFolder:

@@ -62,6 +62,20 @@ class DeliveryLog:
         fields = {"snapshots": snapshots, "age_s": round(age_s)}
         self._say(logging.ERROR, "not delivered, expired", "", fields)
 
+    def give_up(self, snapshots: int) -> None:
+        """Say that nobody knows whether the backend took these, and that they are not sent again."""
+        self._say(logging.ERROR, "perhaps delivered, not repeated", "", {"snapshots": snapshots})
+
+    def keep(self, snapshots: int, windows: int) -> None:
+        """Say what waits in the outbox for the next daemon."""
+        self._say(
+            logging.WARNING, "not delivered yet, kept", "", {"snapshots": snapshots, "windows": windows}
+        )
+
+    def lose(self, snapshots: int) -> None:
+        """Say that a restart did not find what the last daemon had counted as waiting."""
+        self._say(logging.ERROR, "not there after the restart, lost", "", {"snapshots": snapshots})
+
     def fault(self, what: str, error: Exception) -> None:
         """Say that the daemon itself failed, with the traceback: this is a fault to be reported."""
         self._say(logging.ERROR, f"internal fault at {what}", type(error).__name__, {}, error)

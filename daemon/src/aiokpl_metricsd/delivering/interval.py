@@ -17,6 +17,9 @@ from aiokpl_metricsd.delivering.merge import merge_snapshots
 from aiokpl_metricsd.delivering.slicing import SLICE_MERGES, Work, cut_slices, run_at_once
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
+# Between the ids of the first and the last base window, in that of the longer one.
+_TO = ".."
+
 _Series = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -82,6 +85,23 @@ class Merger:
             done.append((yield from self._release()))
         return Merged(tuple(done), merged_count)
 
+    def dump(self) -> list[MetricSnapshot]:
+        """Return what is held, for `restore`: the first snapshot has the window's time and ids."""
+        held = list(self._held.values())
+        if held:
+            ids = f"{self._first_id}{_TO}{self._last_id}"
+            held[0] = _restamp(held[0], self._start, self._end, ids)
+        return held
+
+    def restore(self, held: Sequence[MetricSnapshot]) -> None:
+        """Hold what another merger dumped, of whatever interval; this one holds nothing yet."""
+        if not held:
+            return
+        self._start, self._end = held[0].window_start, held[0].window_end
+        self._first_id, _, self._last_id = held[0].window_id.partition(_TO)
+        self._number = floor(self._start / self.interval_s)
+        self._held = {(snapshot.name, snapshot.dimensions): snapshot for snapshot in held}
+
     def flush(self) -> Work[Sequence[MetricSnapshot]]:
         """Return what is held as a window, complete or not, in slices; empty where nothing is held."""
         return self._release()
@@ -111,7 +131,7 @@ class Merger:
         held, self._held = list(self._held.values()), {}
         start, end = self._start, self._end
         window_id = (
-            self._first_id if self._first_id == self._last_id else f"{self._first_id}..{self._last_id}"
+            self._first_id if self._first_id == self._last_id else f"{self._first_id}{_TO}{self._last_id}"
         )
         window: list[MetricSnapshot] = []
         for number, part in enumerate(cut_slices(held, SLICE_MERGES)):

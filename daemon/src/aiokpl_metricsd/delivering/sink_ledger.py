@@ -6,6 +6,9 @@ Everything is counted in snapshots of closed windows as they are handed to the s
 anything is filtered or merged. Where N snapshots become M, by merging dimensions or windows, N - M are
 counted as merged: what they said is in the M that go on. So each column is a number of snapshots, and one
 delivered snapshot may stand for several merged ones.
+
+With an outbox a ledger is stored with the windows it speaks of, in the same transaction, so what is counted of a
+part of a window is counted when that is stored. After a crash `reconcile` says what differs all the same.
 """
 
 from enum import StrEnum
@@ -20,6 +23,9 @@ class DropReason(StrEnum):
     QUEUE_FULL = "queue_full"
     SHUTDOWN = "shutdown"
     FAULT = "fault"
+    REMOVED = "removed"
+    UNREADABLE = "unreadable"
+    LOST = "lost"
 
 
 class SinkLedger(Struct):
@@ -104,19 +110,53 @@ class SinkLedger(Struct):
         self.waiting -= count
         self._add_dropped(count, reason)
 
-    def drop_merging(self, reason: DropReason) -> None:
+    def drop_merging(self, count: int, reason: DropReason) -> None:
         """Count those of an incomplete longer window that were discarded."""
-        count, self.merging = self.merging, 0
+        self.merging -= count
         if count:
             self._add_dropped(count, reason)
 
-    def abandon(self, reason: DropReason) -> int:
-        """Drop all that has no fate yet and return how many these are."""
-        count = self.waiting + self.merging
-        if count:
-            self.drop(self.waiting, reason)
-            self.drop_merging(reason)
-        return count
+    def give_up(self, count: int) -> None:
+        """Count those that were tried, without an answer, and are not tried again."""
+        self.waiting -= count
+        self.uncertain += count
+
+    def abandon(self, reason: DropReason, *, kept: int = 0, kept_merging: int = 0) -> int:
+        """Drop all that has no fate yet, but for what is kept, and return how many these are."""
+        waiting, merging = self.waiting - kept, self.merging - kept_merging
+        if waiting:
+            self.drop(waiting, reason)
+        self.drop_merging(merging, reason)
+        return waiting + merging
+
+    def add(self, change: "SinkLedger") -> None:
+        """Take the figures of another ledger on top."""
+        for name in _FIGURES:
+            setattr(self, name, getattr(self, name) + getattr(change, name))
+        for reason, count in change.dropped_by_reason.items():
+            self.dropped_by_reason[reason] = self.dropped_by_reason.get(reason, 0) + count
+
+    def reconcile(self, waiting: int, merging: int) -> int:
+        """Agree with what a restart found; return how many snapshots are lost.
+
+        What is not there was evicted, or could be stored nowhere. What is there although it was counted as
+        delivered could not be marked, and will be sent again.
+        """
+        lost = self.waiting - waiting
+        if lost > 0:
+            self.drop(lost, DropReason.LOST)
+        elif lost < 0:
+            repeated = min(-lost, self.delivered)
+            self.delivered -= repeated
+            self.closed += -lost - repeated
+            self.waiting = waiting
+        missing = self.merging - merging
+        if missing > 0:
+            self.drop_merging(missing, DropReason.LOST)
+        else:
+            self.closed -= missing
+            self.merging = merging
+        return max(lost, 0) + max(missing, 0)
 
     def balance(self) -> int:
         """Return what the columns do not explain: 0, or there is a fault in the daemon."""
@@ -141,6 +181,13 @@ class SinkLedger(Struct):
     def _add_dropped(self, count: int, reason: DropReason) -> None:
         self.dropped += count
         self.dropped_by_reason[reason.value] = self.dropped_by_reason.get(reason.value, 0) + count
+
+
+_FIGURES = tuple(
+    name
+    for name in SinkLedger.__struct_fields__
+    if name not in {"dropped_by_reason", "last_error", "last_success"}
+)
 
 
 __all__ = ["DropReason", "SinkLedger"]

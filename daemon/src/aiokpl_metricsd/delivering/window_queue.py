@@ -1,12 +1,16 @@
 """The windows that wait for one sink: bounded, and in the order that the sink asks for. Pure.
 
+Bounded are those in memory; the outbox has its own bound, and what it keeps costs some hundred bytes here.
+
 `ordered`: the oldest first, always. Otherwise the newest that was never tried comes first, as people look at
 it; the rest, the backlog, follows one window every `catch_up_s` at most, so that a backend that just came
 back is not overrun: the least often tried first, of these the oldest, which is nearest to being dropped. A
 window that cannot be delivered thus holds up no other one.
 """
 
-from collections.abc import Callable
+from bisect import insort
+from collections.abc import Callable, Iterator
+from operator import attrgetter
 
 from aiokpl_metricsd.delivering.consignment import Consignment
 
@@ -16,8 +20,8 @@ class WindowQueue:
 
     Args:
         ordered: oldest first.
-        max_windows: past it the oldest is dropped.
-        max_snapshots: past it in all windows together the oldest is dropped too, down to one window.
+        max_windows: in memory; past it the oldest is dropped.
+        max_snapshots: past it in all windows in memory together the oldest is dropped too, down to one window.
         catch_up_s: at least so long between two windows of the backlog.
     """
 
@@ -35,18 +39,44 @@ class WindowQueue:
         """Return how many windows wait."""
         return len(self._waiting)
 
+    def __iter__(self) -> Iterator[Consignment]:
+        """Return the windows, oldest first."""
+        return iter(self._waiting)
+
     def put(self, consignment: Consignment) -> list[Consignment]:
         """Let a window wait, a new one or one that was tried. Return those dropped to make room."""
-        waiting = self._waiting
-        waiting.append(consignment)
-        waiting.sort(key=_number)
+        insort(self._waiting, consignment, key=_number)
+        if consignment.stored is not None:
+            return []
+        waiting = [each for each in self._waiting if each.stored is None]
         dropped: list[Consignment] = []
         total = sum(each.remaining_count for each in waiting)
         while len(waiting) > self._max_windows or (total > self._max_snapshots and len(waiting) > 1):
             oldest = waiting.pop(0)
             total -= oldest.remaining_count
             dropped.append(oldest)
+            self._waiting.remove(oldest)
         return dropped
+
+    def remove(self, stored: int) -> Consignment | None:
+        """Take the window out that has this number in the outbox; None where it does not wait here."""
+        for consignment in self._waiting:
+            if consignment.stored == stored:
+                self._waiting.remove(consignment)
+                return consignment
+        return None
+
+    def take_all(self) -> list[Consignment]:
+        """Take all out, oldest first."""
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def take_unstored(self) -> list[Consignment]:
+        """Take those out that are in memory alone, oldest first."""
+        unstored = [each for each in self._waiting if each.stored is None]
+        if unstored:
+            self._waiting = [each for each in self._waiting if each.stored is not None]
+        return unstored
 
     def take(self, clock: Callable[[], float], *, hurry: bool = False) -> Consignment | float | None:
         """Return the next window; or in how many seconds there is one; or None where none waits.
@@ -78,8 +108,7 @@ class WindowQueue:
                 consignment.vouch()
 
 
-def _number(consignment: Consignment) -> int:
-    return consignment.number
+_number = attrgetter("number")
 
 
 def _tries(consignment: Consignment) -> tuple[int, int]:

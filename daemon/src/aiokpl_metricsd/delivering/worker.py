@@ -20,93 +20,64 @@ that cannot be helped from here.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-
-from msgspec import Struct
+from collections.abc import Callable, Iterable, Sequence
 
 from aiokpl_metricsd.delivering.backoff import Backoff
 from aiokpl_metricsd.delivering.consignment import Batch, Consignment, Effect
-from aiokpl_metricsd.delivering.deadline import Sleep, must_escape, run_limited, try_once, wait_event
+from aiokpl_metricsd.delivering.deadline import must_escape, run_limited, try_once, wait_event
 from aiokpl_metricsd.delivering.delivery_log import DeliveryLog, describe_error
-from aiokpl_metricsd.delivering.selection import Selection
+from aiokpl_metricsd.delivering.marks import Marks
+from aiokpl_metricsd.delivering.settings import SinkSettings, Surroundings
 from aiokpl_metricsd.delivering.sink_ledger import DropReason, SinkLedger
 from aiokpl_metricsd.delivering.window_queue import WindowQueue
 from aiokpl_metricsd.errors import ExportError, PartialExportError, PermanentExportError, RetryableExportError
-from aiokpl_metricsd.sinks.contract import MetricsSink, RepeatRule
-from aiokpl_metricsd.snapshot import MetricSnapshot
+from aiokpl_metricsd.storing.stored import StoredWindow
 
 # How long a sink may take to close. A shutdown may grant less.
 LEAVE_S = 5.0
 
 
-class SinkSettings(Struct, frozen=True, kw_only=True):
-    """How one sink is served.
-
-    Attributes:
-        name: the sink's, unique.
-        sink: makes one attempt at each call of `export`.
-        selection: what it sees.
-        timeout_s: the limit of one attempt, and of entering the sink.
-        max_windows: how many windows may wait; past it the oldest is dropped.
-        max_snapshots: how many snapshots may wait in all; past it the oldest window is dropped. A million are
-            about 220 MB, shared between sinks that see the same.
-        max_age_s: how old a window may become, from its end; None for any age.
-        catch_up_s: at least so long between two windows of the backlog; unordered sinks only.
-    """
-
-    name: str
-    sink: MetricsSink
-    selection: Selection
-    timeout_s: float = 30.0
-    max_windows: int = 60
-    max_snapshots: int = 1_000_000
-    max_age_s: float | None = None
-    catch_up_s: float = 1.0
-
-
-class Surroundings(Struct, frozen=True, kw_only=True):
-    """What a test replaces.
-
-    Attributes:
-        clock: monotonic seconds.
-        wall_clock: epoch seconds.
-        random: a number in `[0, 1)`.
-        sleep: waits so many seconds.
-    """
-
-    clock: Callable[[], float]
-    wall_clock: Callable[[], float]
-    random: Callable[[], float]
-    sleep: Sleep
-
-
 class Worker:
     """Serves one sink: enters it, delivers to it, leaves it, all in one task.
+
+    Args:
+        settings: the sink.
+        ledger: its account.
+        marks: where what became of stored windows is noted.
+        around: what a test replaces.
+        log: where failures are said.
 
     Attributes:
         is_leaving: nothing more is delivered; the sink is being left, or was.
     """
 
     def __init__(
-        self, settings: SinkSettings, ledger: SinkLedger, around: Surroundings, log: DeliveryLog
+        self,
+        settings: SinkSettings,
+        ledger: SinkLedger,
+        marks: Marks,
+        around: Surroundings,
+        log: DeliveryLog,
     ) -> None:
         """Start with nothing to deliver. `run` is to be called once."""
         self.is_leaving = False
         self._settings = settings
         self._sink = settings.sink
         self._ledger = ledger
+        self._marks = marks
         self._around = around
         self._log = log
-        self._adds = getattr(settings.sink, "repeat_rule", RepeatRule.ADDS) == RepeatRule.ADDS
         self._queue = WindowQueue(
-            ordered=bool(getattr(settings.sink, "ordered", False)),
+            ordered=settings.is_ordered,
             max_windows=settings.max_windows,
             max_snapshots=settings.max_snapshots,
             catch_up_s=settings.catch_up_s,
         )
         self._backoff = Backoff(around.random)
         self._current: Consignment | None = None
+        self._attempted: list[Consignment] = []
         self._number = 0
+        self._is_exporting = False
         self._changed = asyncio.Event()
         self._hurried = asyncio.Event()
         self._until: float | None = None
@@ -118,12 +89,70 @@ class Worker:
         """Windows that are not wholly delivered, the one on its way included."""
         return len(self._queue) + (self._current is not None)
 
-    def offer_nowait(self, window: Sequence[MetricSnapshot]) -> None:
-        """Let a window wait for delivery. Its snapshots are in the ledger as waiting."""
-        if window:
-            self._number += 1
-            end = window[0].window_end
-            self._put(Consignment(self._number, [window], self._around.random, window_end=end))
+    @property
+    def stored_count(self) -> int:
+        """Snapshots without a fate that are in the outbox."""
+        waiting = self._queue if self._current is None else (*self._queue, self._current)
+        return sum(each.remaining_count for each in waiting if each.stored is not None)
+
+    def offer_nowait(self, batches: Sequence[Batch], window_end: float) -> None:
+        """Let a window wait in memory for delivery. Its snapshots are in the ledger as waiting."""
+        if any(batches):
+            number = self._next_number()
+            self.put(Consignment(number, batches, self._around.random, window_end=window_end))
+
+    def offer_stored(self, window: StoredWindow) -> None:
+        """Let a window of the outbox wait for delivery.
+
+        Of the parts that an earlier daemon attempted nobody knows what became: they are not sent again.
+        """
+        consignment = Consignment(self._next_number(), (), self._around.random, stored=window)
+        if consignment.has_done:
+            self._attempted.append(consignment)
+        if consignment.remaining_count:
+            self.put(consignment)
+
+    def evict(self, stored: int) -> bool:
+        """Drop what the outbox does not have any more; what is on its way goes on. False: it is not here."""
+        consignment = self._queue.remove(stored)
+        if consignment is not None:
+            count = consignment.discard()
+        elif self._current is not None and self._current.stored == stored:
+            count = self._current.evict()
+        else:
+            return False
+        self._drop(count)
+        return True
+
+    def take_unstored(self) -> list[Consignment]:
+        """Give those away that wait in memory alone, to be stored after all. They are to be `put` again."""
+        return self._queue.take_unstored()
+
+    def take_all(self) -> list[Consignment]:
+        """Give all away that waits, after `run` has ended."""
+        waiting = self._queue.take_all()
+        return waiting + [each for each in self._attempted if each not in waiting]
+
+    def put(self, consignment: Consignment) -> None:
+        """Let a window wait, a new one or one that was tried."""
+        for oldest in self._queue.put(consignment):
+            self._drop(oldest.discard())
+        self._changed.set()
+
+    def inherit(self, consignments: Iterable[Consignment]) -> None:
+        """Take what waited for the worker before this one."""
+        for consignment in consignments:
+            self._number = max(self._number, consignment.number)
+            if consignment.has_done:
+                self._attempted.append(consignment)
+            if consignment.remaining_count:
+                self.put(consignment)
+
+    def stop(self) -> None:
+        """Begin no further attempt, and leave the sink."""
+        self._gave_up = True
+        self._hurried.set()
+        self._changed.set()
 
     def hurry(self, until: float) -> None:
         """End the backoff, hold nothing back, and begin no attempt after `until`."""
@@ -140,6 +169,9 @@ class Worker:
 
     async def run(self) -> None:
         """Enter the sink, deliver, leave the sink."""
+        for consignment in self._attempted:
+            await self._marks.mark(consignment)
+        self._attempted.clear()
         if not await self._enter():
             return
         cause: BaseException | None = None
@@ -150,6 +182,7 @@ class Worker:
             raise
         finally:
             self.is_leaving = True
+            self._end_current()
             await self._leave(cause)
 
     async def _enter(self) -> bool:
@@ -192,10 +225,12 @@ class Worker:
             except Exception as fault:  # noqa: BLE001 - what a sink raised is dealt with; this would be our own
                 self._log.fault("delivery", fault)
                 delay_s = self._backoff.next_s()
-            self._current = None
             if consignment.remaining_count:
                 consignment.failures += 1
-                self._put(consignment)
+                await self._marks.mark(consignment, is_back=True)
+            self._current = None
+            if consignment.remaining_count:
+                self.put(consignment)
             if delay_s is not None:
                 await self._pause(delay_s)
 
@@ -203,6 +238,7 @@ class Worker:
         """Return the next window to be sent, when there is one; None when there will be none."""
         while not self._gave_up:
             self._changed.clear()
+            await self._marks.retry()
             found = self._queue.take(self._around.clock, hurry=self._until is not None)
             if isinstance(found, Consignment):
                 return found
@@ -213,12 +249,25 @@ class Worker:
 
     async def _deliver(self, consignment: Consignment) -> float | None:
         """Send the batches of a window. Return how long to wait before anything else is sent."""
-        if self._expire(consignment):
+        if await self._expire(consignment):
             return None
-        while (batch := consignment.next_batch()) is not None:
+        while not self._gave_up:
+            part = consignment.next_part()
+            if part is not None:
+                if not await self._marks.load(consignment, part):
+                    return self._backoff.next_s()
+                # It may be lost, or evicted, or there after all.
+                continue
+            batch = consignment.next_batch()
+            if batch is None:
+                return None
+            if self._settings.at_most_once and not await self._marks.attempt(consignment):
+                return self._backoff.next_s()
             error = await self._export(batch)
-            effect = _judge(consignment, error)
+            effect = self._judge(consignment, batch, error)
             self._account(effect)
+            if consignment.has_done:
+                await self._marks.mark(consignment)
             if effect.pause:
                 delay_s = self._backoff.next_s(_retry_after_s(error))
                 if consignment.is_stalled:
@@ -229,43 +278,72 @@ class Worker:
     async def _export(self, batch: Batch) -> BaseException | None:
         ledger = self._ledger
         ledger.exports += 1
+        self._is_exporting = True
         error = await try_once(lambda: self._sink.export(batch), self._settings.timeout_s, self._around.sleep)
+        self._is_exporting = False
         if error is not None:
             ledger.failures += 1
             ledger.last_error = describe_error(error)
-            if self._adds and not isinstance(error, ExportError):
-                ledger.ambiguous += len(batch)
             self._log.fail("export", error, snapshots=len(batch))
         return error
 
+    def _judge(self, consignment: Consignment, batch: Batch, error: BaseException | None) -> Effect:
+        if error is None:
+            return consignment.accept()
+        if self._settings.adds:
+            uncertain = _find_uncertain(batch, error)
+            if not self._settings.at_most_once:
+                self._ledger.ambiguous += len(uncertain)
+            elif uncertain:
+                count = consignment.give_up(uncertain)
+                self._log.give_up(count)
+                if count == len(batch):
+                    return Effect(pause=True)
+        if isinstance(error, PartialExportError):
+            return consignment.split(error)
+        if isinstance(error, PermanentExportError):
+            return consignment.refuse()
+        return Effect(pause=True)
+
     def _account(self, effect: Effect) -> None:
         if effect.delivered_count:
-            self._ledger.deliver(effect.delivered_count)
             self._ledger.last_success = self._around.wall_clock()
             self._backoff.reset()
             self._queue.vouch()
         if effect.quarantined:
-            self._ledger.quarantine(len(effect.quarantined))
             self._log.quarantine(effect.quarantined)
 
-    def _expire(self, consignment: Consignment) -> bool:
+    async def _expire(self, consignment: Consignment) -> bool:
         max_age_s = self._settings.max_age_s
         if max_age_s is None or consignment.window_end <= 0.0:
             return False
         age_s = self._around.wall_clock() - consignment.window_end
         if age_s <= max_age_s:
             return False
-        count = consignment.discard()
-        self._ledger.expire(count)
+        count = consignment.remaining_count
         self._log.expire(count, age_s)
+        await self._marks.discard(consignment, count)
         return True
 
-    def _put(self, consignment: Consignment) -> None:
-        for oldest in self._queue.put(consignment):
-            count = oldest.discard()
+    def _end_current(self) -> None:
+        """Note what became of the window on its way, as this task was cancelled."""
+        consignment, self._current = self._current, None
+        if consignment is None:
+            return
+        if self._is_exporting and self._settings.at_most_once:
+            self._log.give_up(consignment.give_up())
+        self._marks.mark_at_end(consignment)
+        if consignment.remaining_count:
+            self.put(consignment)
+
+    def _drop(self, count: int) -> None:
+        if count:
             self._ledger.drop(count, DropReason.QUEUE_FULL)
             self._log.drop(count, 1, DropReason.QUEUE_FULL.value)
-        self._changed.set()
+
+    def _next_number(self) -> int:
+        self._number += 1
+        return self._number
 
     async def _pause(self, delay_s: float) -> None:
         """Wait; a shutdown ends the wait, once, and gives up what could only be tried after its end."""
@@ -277,18 +355,17 @@ class Worker:
             await self._around.sleep(delay_s)
 
 
-def _judge(consignment: Consignment, error: BaseException | None) -> Effect:
-    if error is None:
-        return consignment.accept()
+def _find_uncertain(batch: Batch, error: BaseException) -> Batch:
+    """Return which snapshots the backend may have taken although it did not say so."""
     if isinstance(error, PartialExportError):
-        return consignment.split(error)
-    if isinstance(error, PermanentExportError):
-        return consignment.refuse()
-    return Effect(pause=True)
+        return error.uncertain
+    if isinstance(error, RetryableExportError):
+        return batch if error.is_ambiguous else ()
+    return () if isinstance(error, ExportError) else batch
 
 
 def _retry_after_s(error: BaseException | None) -> float | None:
     return error.retry_after_s if isinstance(error, (RetryableExportError, PartialExportError)) else None
 
 
-__all__ = ["LEAVE_S", "SinkSettings", "Surroundings", "Worker"]
+__all__ = ["LEAVE_S", "Worker"]

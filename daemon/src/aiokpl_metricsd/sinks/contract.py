@@ -24,12 +24,18 @@ class RepeatRule(StrEnum):
 class MetricsSink(Protocol):
     """Takes the snapshots of closed windows to a backend.
 
-    A sink may also have the class attributes `repeat_rule` (a `RepeatRule`), `ordered` (True asks for windows
-    oldest first) and `max_age_s` (seconds after its end for which the backend takes a window).
+    A sink may also have these attributes, which are read before it is entered:
+
+    * `repeat_rule`: a `RepeatRule`;
+    * `ordered`: True asks for windows oldest first;
+    * `max_age_s`: seconds after its end for which the backend takes a window;
+    * `max_batch`: snapshots that one `export` is given at most. A window of more is cut into batches, which are
+      stored, sent, and marked as done one by one, so that less is sent again after a crash. None, or no such
+      attribute, asks for whole windows.
     """
 
     async def export(self, snapshots: Sequence[MetricSnapshot]) -> None:
-        """Make one attempt to deliver; the snapshots are of one window.
+        """Make one attempt to deliver; the snapshots are of one window, each series of it at most once.
 
         Raises:
             RetryableExportError: try the same again later.
@@ -53,6 +59,27 @@ class MetricsSink(Protocol):
 
 
 @runtime_checkable
+class RememberingSink(Protocol):
+    """A sink with something to remember across restarts, as totals of its own.
+
+    What it remembers is stored together with the marks of what it has taken, in one transaction. So after a
+    crash it goes on from the state in which it had taken what is marked, and nothing else; what came after is
+    exported once more.
+    """
+
+    def dump_state(self) -> bytes:
+        """Return what the next daemon's sink needs, as it is after the last export that returned.
+
+        Called in another thread while no export is under way; after each batch, so it should be quick.
+        """
+        ...
+
+    def load_state(self, state: bytes) -> None:
+        """Go on from what `dump_state` returned. Called before entering; may raise at what it cannot read."""
+        ...
+
+
+@runtime_checkable
 class EventfulMetricsSink(Protocol):
     """A sink that wants each event as well."""
 
@@ -61,4 +88,4 @@ class EventfulMetricsSink(Protocol):
         ...
 
 
-__all__ = ["EventfulMetricsSink", "MetricsSink", "RepeatRule"]
+__all__ = ["EventfulMetricsSink", "MetricsSink", "RememberingSink", "RepeatRule"]
