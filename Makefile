@@ -2,6 +2,7 @@
 
 PYTHON ?= python3.11
 PYTEST_ARGS ?=
+CRASH_ARGS ?=
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -11,10 +12,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test integration check bench format clean
+.PHONY: help run test integration crash-test check bench format clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run-installed ## Start the daemon and a demo producer
 	$(BIN)/python deploy/demo/run.py
@@ -42,6 +43,10 @@ integration: $(VENV)/.dev-installed ## Run the tests against real parts, install
 	@command -v prometheus >/dev/null || apt-get install -y --no-install-recommends prometheus >/dev/null \
 		|| echo "== Prometheus cannot be installed here: its tests are skipped"
 	$(BIN)/python -m pytest -q -rs tests/integration $(PYTEST_ARGS)
+
+crash-test: $(VENV)/.dev-installed ## Kill the daemon 200 times a loop, and count every event; CRASH_ARGS="--kills 20"
+	$(BIN)/python -m tests.crash $(CRASH_ARGS)
+	$(BIN)/python -m tests.crash stall
 
 bench: $(VENV)/.dev-installed ## Measure, and print the figures
 	$(BIN)/python -m bench

@@ -1,0 +1,100 @@
+"""What is done to the daemon and its producers while they work. Each round is one trial.
+
+A round gets a number of troubles to make, and a function that it calls after each.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Mapping
+
+from tests.crash.trial import Trial
+
+PRODUCERS = 4
+
+# Before the next trouble, counted from the daemon's start: into its start, its replay, and its first windows.
+_MOST_UNTIL_KILLED_S = 2.0
+
+_MOST_AWAY_S = 0.5
+_LEAST_STOPPED_S, _MOST_STOPPED_S = 0.5, 4.0
+_MOST_BETWEEN_STOPS_S = 2.0
+
+# With the daemon stopped: long enough for frames to queue up in a lane.
+_MOST_QUEUED_S = 0.6
+
+Told = Callable[[int], None]
+Round = Callable[[Trial, int, Told], None]
+
+
+def kill(trial: Trial, troubles: int, tell: Told) -> None:
+    """SIGKILL at random moments, and start again: at once, or after a while."""
+    _begin(trial)
+    for number in range(troubles):
+        time.sleep(trial.random.uniform(0.0, _MOST_UNTIL_KILLED_S))
+        trial.kill_daemon()
+        time.sleep(trial.random.choice((0.0, trial.random.uniform(0.0, _MOST_AWAY_S))))
+        trial.start_daemon()
+        tell(number + 1)
+    trial.finish()
+
+
+def terminate(trial: Trial, troubles: int, tell: Told) -> None:
+    """SIGTERM at random moments, now and then in the midst of the start."""
+    _begin(trial)
+    for number in range(troubles):
+        time.sleep(trial.random.uniform(0.0, _MOST_UNTIL_KILLED_S))
+        trial.stop_daemon()
+        time.sleep(trial.random.choice((0.0, trial.random.uniform(0.0, _MOST_AWAY_S))))
+        trial.start_daemon()
+        tell(number + 1)
+    trial.finish()
+
+
+def stop(trial: Trial, troubles: int, tell: Told) -> None:
+    """SIGSTOP for seconds, then SIGCONT, and now and then SIGKILL in its place."""
+    _begin(trial)
+    for number in range(troubles):
+        time.sleep(trial.random.uniform(0.0, _MOST_BETWEEN_STOPS_S))
+        trial.daemon.send_signal(signal.SIGSTOP)
+        time.sleep(trial.random.uniform(_LEAST_STOPPED_S, _MOST_STOPPED_S))
+        if number % 3 == 2:
+            trial.kill_daemon()
+            trial.start_daemon()
+            trial.wait_until_listening()
+        else:
+            trial.daemon.send_signal(signal.SIGCONT)
+        tell(number + 1)
+    trial.finish()
+
+
+def orphan(trial: Trial, troubles: int, tell: Told) -> None:
+    """SIGKILL producers whose frames wait in their lanes, as the daemon is stopped meanwhile."""
+    trial.start_daemon()
+    trial.wait_until_listening()
+    trial.start_producers(PRODUCERS, shares=False)
+    time.sleep(1.0)
+    done = 0
+    while done < troubles:
+        trial.daemon.send_signal(signal.SIGSTOP)
+        time.sleep(trial.random.uniform(0.0, _MOST_QUEUED_S))
+        chosen = trial.random.sample(trial.producers, min(trial.random.randint(1, 2), troubles - done))
+        for producer in chosen:
+            trial.kill_producer(producer)
+        trial.daemon.send_signal(signal.SIGCONT)
+        for _ in chosen:
+            trial.start_producer()
+        done += len(chosen)
+        time.sleep(trial.random.uniform(0.3, 1.2))
+        tell(done)
+    trial.finish()
+
+
+ROUNDS: Mapping[str, Round] = {"kill": kill, "terminate": terminate, "stop": stop, "orphan": orphan}
+
+
+def _begin(trial: Trial) -> None:
+    trial.start_daemon()
+    trial.wait_until_accepting()
+    trial.start_producers(PRODUCERS, shares=True)
+
+
+__all__ = ["PRODUCERS", "ROUNDS", "Round", "Told"]
