@@ -210,9 +210,14 @@ class Decoder:
             producer.folded += events
 
     def read_producers(self) -> Iterator[tuple[int, Producer, int]]:
-        """Return each producer's id, its account, which is live, and how many lanes it has."""
-        lanes = self._lanes
-        return ((key, producer, lanes.get(key, 0)) for key, producer in self._producers.items())
+        """Return each producer's id, its account, which is live, and how many lanes it has.
+
+        Others may run meanwhile: a producer that is forgotten then is left out, and so is one that is new.
+        """
+        for key in list(self._producers):
+            producer = self._producers.get(key)
+            if producer is not None:
+                yield key, producer, self._lanes.get(key, 0)
 
     def forget_idle(self, now: float, slice_producers: int) -> Iterator[int]:
         """Forget producers that have no lane and sent nothing for a day, in slices; yield how many went."""

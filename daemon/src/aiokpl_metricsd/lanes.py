@@ -75,6 +75,11 @@ class Lanes:
         """Return how many there are."""
         return len(self._lanes)
 
+    def read_software(self) -> dict[int, str]:
+        """Return what the producers that have a lane say they are, by their ids."""
+        passages = [lane.passage for lane in self._lanes if lane.passage is not None]
+        return {passage.producer_id: passage.software for passage in passages if passage.software}
+
     def acknowledge(self, *, journaled: bool) -> None:
         """Answer the lanes that were read since the last call; after what was read is where it is said to be.
 
