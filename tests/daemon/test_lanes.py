@@ -72,7 +72,8 @@ class Station:
         assert isinstance(frame, ColumnsFrame)
         assert lane.passage is not None
         assert message.nbytes <= MAX_DATAGRAM_BYTES
-        self.decoder.note_events(frame, sum(len(column.values) for column in frame.columns))  # type: ignore[arg-type]
+        events = sum(len(column.values) for column in frame.columns if isinstance(column.values, list))
+        self.decoder.note_events(frame, events)
         self.taken.append((frame.producer_id, frame.sequence))
         self.note(frame.producer_id)
 

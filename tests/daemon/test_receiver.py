@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from aiokpl_metricsd.receiver import BROKEN, EMPTY, END, TURN_BYTES, TURN_S, Receiver
+from aiokpl_metricsd.receiver import BROKEN, DATAGRAM_BYTES, EMPTY, END, TURN_BYTES, TURN_S, Receiver
 from tests.daemon.loops import NewLoop, on_both_loops, run, until
 from tests.daemon.test_clock import HandClock
 
@@ -118,6 +118,37 @@ def test_forty_full_lanes_and_a_flood_get_equal_shares_whatever_their_cost(desk:
     assert max(shares) - min(shares) <= 2 * TURN_BYTES // 16_384
 
 
+def test_one_that_was_cut_off_gets_the_rest_of_its_share_and_one_that_had_a_whole_turn_does_not(
+    desk: Desk,
+) -> None:
+    # Four datagrams are a share, five a turn.
+    first, second = desk.open(*[16_384] * 100), desk.open(*[16_384] * 100)
+    desk.cost_s = TURN_S / 4.5
+    desk.note(first, second)
+    desk.receiver.read_turn()
+    assert desk.read == [first] * 4 + [second]
+    desk.receiver.read_turn()
+    assert desk.read[5:] == [second] * 3 + [first] * 2
+    # One whose datagrams take a turn each is not the first in the next one, whatever its share.
+    slow, other = desk.open(*[1] * 100), desk.open(*[1] * 100)
+    for stream in (first, second):
+        desk.receiver.unwatch(stream)
+    desk.cost_s = TURN_S
+    desk.read.clear()
+    desk.note(slow, other)
+    for _ in range(4):
+        desk.receiver.read_turn()
+    assert desk.read == [slow, other] * 2
+
+
+def test_small_datagrams_have_a_price_too(desk: Desk) -> None:
+    flood, other = desk.open(*[1] * 1_000), desk.open(1)
+    desk.note(flood, other)
+    desk.receiver.read_turn()
+    assert flood.reads == TURN_BYTES // DATAGRAM_BYTES
+    assert other.reads == 1
+
+
 def test_one_source_alone_is_served_when_it_is_noted(desk: Desk) -> None:
     stream = desk.open(1, 1)
     desk.note(stream)
@@ -148,7 +179,12 @@ def test_a_broken_source_is_read_turn_by_turn_to_its_end(desk: Desk) -> None:
 
 def test_a_source_that_is_unwatched_by_another_in_the_same_turn_is_not_read(desk: Desk) -> None:
     first, second = desk.open(1), desk.open(1)
-    first.read = lambda: desk.receiver.unwatch(second) or EMPTY  # type: ignore[method-assign]
+
+    def read() -> int:
+        desk.receiver.unwatch(second)
+        return EMPTY
+
+    first.read = read  # type: ignore[method-assign]
     desk.note(first, second)
     desk.receiver.read_turn()
     assert second.reads == 0
@@ -156,7 +192,12 @@ def test_a_source_that_is_unwatched_by_another_in_the_same_turn_is_not_read(desk
 
 def test_a_source_that_unwatches_itself_is_not_read_again(desk: Desk) -> None:
     stream, other = desk.open(), desk.open(1)
-    stream.read = lambda: desk.receiver.unwatch(stream) or TURN_BYTES  # type: ignore[method-assign]
+
+    def read() -> int:
+        desk.receiver.unwatch(stream)
+        return TURN_BYTES
+
+    stream.read = read  # type: ignore[method-assign]
     desk.note(stream, other)
     desk.receiver.read_turn()
     assert stream not in desk.receiver._ready

@@ -184,6 +184,7 @@ def test_a_lane_past_the_limit_is_refused_and_the_daemon_goes_on(nursery: Nurser
     top = f'state_dir = "{nursery.directory}/state"'
     daemon = DaemonProcess(nursery, top=top, command=command).wait_until_listening()
     producers: list[LaneProducer] = []
+    answer = Ack(1)
     try:
         for number in range(20):
             producers.append(LaneProducer(daemon.socket_path, number))

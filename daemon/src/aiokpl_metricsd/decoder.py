@@ -119,17 +119,23 @@ class Decoder:
 
     def decode(self, datagram: bytes | memoryview) -> RowsFrame | ColumnsFrame | FoldedFrame | None:
         """Return the frame, or None when it is rejected or was seen before."""
-        frame = self._decode(datagram)
-        if frame is None:
+        # Every datagram comes by here: `_decode` written out.
+        ledger = self._ledger
+        ledger.datagrams_received += 1
+        ledger.bytes_received += len(datagram)
+        try:
+            frame = decode_deferred(datagram)
+        except ProtocolError as error:
+            ledger.reject_datagram(error.reason)
             return None
         if isinstance(frame, (ColumnsFrame, FoldedFrame)):
             if not self._admit(frame):
                 return None
         elif isinstance(frame, (HelloFrame, AckFrame)):
             # They belong on lanes; nobody answers on the front door.
-            self._ledger.reject_datagram(Reason.UNEXPECTED_FRAME)
+            ledger.reject_datagram(Reason.UNEXPECTED_FRAME)
             return None
-        self._ledger.datagrams_decoded += 1
+        ledger.datagrams_decoded += 1
         return frame
 
     def open_lane(self, datagram: bytes | memoryview) -> Passage | None:
@@ -206,7 +212,7 @@ class Decoder:
             return
         producer.sent = frame.totals.sent + events
         producer.received += events
-        if isinstance(frame, FoldedFrame):
+        if frame.__class__ is FoldedFrame:
             producer.folded += events
 
     def read_producers(self) -> Iterator[tuple[int, Producer, int]]:
@@ -289,9 +295,8 @@ class Decoder:
             self._ledger.datagrams_repeated += 1
             self._changed.add(producer_id)
             return False
-        gap = totals.sent - producer.sent
-        if gap:
-            self._note_gap(producer, gap, totals.sent)
+        if totals.sent != producer.sent:
+            self._note_gap(producer, totals.sent)
         producer.sequence = frame.sequence
         producer.idle_since = 0.0
         if totals.dropped:
@@ -299,8 +304,9 @@ class Decoder:
         self._changed.add(producer_id)
         return True
 
-    def _note_gap(self, producer: Producer, gap: int, sent: int) -> None:
+    def _note_gap(self, producer: Producer, sent: int) -> None:
         """Count what a producer has sent by its own total, and what is known of it does not explain."""
+        gap = sent - producer.sent
         if producer.sent == _UNKNOWN:
             # What it had sent before it was first seen went to an earlier daemon.
             producer.before = sent

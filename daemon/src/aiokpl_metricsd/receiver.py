@@ -143,17 +143,18 @@ class Receiver:
                 # It was unwatched meanwhile.
                 continue
             left = self._serve(source, left, deadline)
-            is_over = self._monotonic() >= deadline
-            if source in ready and left != _MORE:
+            if left >= 0:
+                is_over = self._monotonic() >= deadline
                 if is_over and left > 0 and not is_first:
                     ready[source] = left
                     break
+                # To the end: the others come first.
                 del ready[source]
-                if left != _DONE:
-                    # To the end: the others come first.
-                    ready[source] = TURN_BYTES
-            if is_over:
-                break
+                ready[source] = TURN_BYTES
+                if is_over:
+                    break
+            elif left == _DONE:
+                ready.pop(source, None)
             is_first = False
         self._after_turn()
         if ready:
@@ -214,22 +215,29 @@ class Receiver:
             left -= size + DATAGRAM_BYTES
             if monotonic() >= deadline:
                 break
+        if source not in self._ready:
+            # It unwatched itself.
+            return _DONE
         return max(left, 0)
 
     def _settle(self, source: Source, result: int) -> bool:
         """Do what the last answer of a source asks for; tell whether it may have more."""
-        if result == END:
+        if result == EMPTY:
+            if source in self._broken:
+                self._return_to_loop(source)
+        elif result == END:
             self.unwatch(source)
         elif result == BROKEN:
             self.leave_loop(source)
             return source in self._sources
-        elif result == EMPTY and source in self._broken:
-            # It had an error and is alive: the loop watches it again.
-            self._broken.discard(source)
-            self._ready.pop(source, None)
-            if self._loop is not None:
-                self._loop.add_reader(self._sources[source], self._note, source)
         return False
 
+    def _return_to_loop(self, source: Source) -> None:
+        """Have the loop watch a source again that had an error and is alive."""
+        self._broken.discard(source)
+        self._ready.pop(source, None)
+        if self._loop is not None:
+            self._loop.add_reader(self._sources[source], self._note, source)
 
-__all__ = ["BROKEN", "EMPTY", "END", "TURN_BYTES", "TURN_S", "Receiver", "Source"]
+
+__all__ = ["BROKEN", "DATAGRAM_BYTES", "EMPTY", "END", "TURN_BYTES", "TURN_S", "Receiver", "Source"]
