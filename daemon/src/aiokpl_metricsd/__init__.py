@@ -1,9 +1,10 @@
 """A sidecar that aggregates metric events from a local socket and hands the windows to sinks.
 
-Reading order, from socket to sink: `listener` and `receiver` (socket -> datagrams), `decoder` (datagram ->
-columns), `aggregator` (columns -> open windows, live view; its parts in `aggregating`), `tap` (events -> the
-sinks that want each), `clock` (time -> closed windows), `delivery` (windows -> sinks, the only retry
-loop; its parts in `delivering`), `sinks` (snapshots -> backend; what they print in `rendering`).
+Reading order, from socket to sink: `listener` and `receiver` (sockets -> datagrams; what it reads in
+`receiving`), `lanes` (connections -> frames that are acknowledged), `decoder` (datagram -> columns),
+`aggregator` (columns -> open windows, live view; its parts in `aggregating`), `tap` (events -> the sinks that
+want each), `clock` (time -> closed windows), `delivery` (windows -> sinks, the only retry loop; its parts in
+`delivering`), `sinks` (snapshots -> backend; what they print in `rendering`).
 
 Around it: `__main__` and `cli` (arguments), `process` (one process's life), `config` (the file; its parts in
 `configuring`), `daemon` (the composition root, the only module that knows the steps), `serving` (HTTP),
