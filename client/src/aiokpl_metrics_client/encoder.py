@@ -29,6 +29,7 @@ _SET_BYTES = 80
 _BUCKETS_BYTES = 40
 
 # Values of these types only are numbers that Python's own arithmetic may be trusted with.
+_FLOAT = frozenset({float})
 _PLAIN = frozenset({float, int, bool})
 
 # msgpack's integers end here.
@@ -91,10 +92,17 @@ class Encoder:
 
     def clean(self, values: list[float]) -> list[float]:
         """Return values as floats, without those that are no finite numbers, which are counted."""
+        first, count = values[0], len(values)
         try:
-            if _PLAIN.issuperset(map(type, values)):
-                numbers = list(map(float, values))
-                if isfinite(sum(numbers)):
+            # As in `_column`: most counters count ones.
+            if first == values[-1] and first == values[count >> 1] and values.count(first) == count:
+                number = _to_number(first)
+                if number is not None:
+                    return [float(number)] * count
+            else:
+                types = set(map(type, values))
+                numbers = values if types == _FLOAT else list(map(float, values)) if types <= _PLAIN else []
+                if numbers and isfinite(sum(numbers)):
                     return numbers
         except Exception:  # noqa: BLE001, S110 - as in `_column`
             pass
