@@ -1,13 +1,13 @@
 """Closed windows -> sinks. A slow, failing or hanging sink costs only itself.
 
 The way of a window: the intake, one task, makes of the windows that close together what each sink is to see
-(`route`, `selection`, `interval`), in slices, and has the outbox store it, with the checkpoint and each sink's
-ledger, in one transaction. Then each sink's `worker`, a task of its own with a queue (`window_queue`), sends it.
-`consignment` says what follows from each answer; `marks` stores it; `sink_ledger` holds the account. This is the
-only loop that retries, bisects or quarantines; sinks make one attempt.
+(`route`, `selection`, `interval`), in slices, and has the outbox store it, with the checkpoint and each
+sink's ledger, in one transaction. Then each sink's `worker`, a task of its own with a queue (`window_queue`),
+sends it. `consignment` says what follows from each answer; `marks` stores it; `sink_ledger` holds the
+account. This is the only loop that retries, bisects or quarantines; sinks make one attempt.
 
-Without an outbox all is in memory: what waits when the process ends is lost, and said. While the outbox cannot be
-written windows wait in memory as well, and are stored with the next ones.
+Without an outbox all is in memory: what waits when the process ends is lost, and said. While the outbox
+cannot be written windows wait in memory as well, and are stored with the next ones.
 """
 
 import asyncio
@@ -18,18 +18,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from aiokpl_metricsd.delivering.consignment import Batch, Consignment
 from aiokpl_metricsd.delivering.deadline import Sleep, wait_done
 from aiokpl_metricsd.delivering.delivery_log import DeliveryLog
 from aiokpl_metricsd.delivering.removed import RemovedSink
 from aiokpl_metricsd.delivering.route import Batches, Prepared, Route, Window
 from aiokpl_metricsd.delivering.settings import SinkSettings, Surroundings, build_settings
+from aiokpl_metricsd.delivering.shelf import Shelf
 from aiokpl_metricsd.delivering.sink_ledger import DropReason, SinkLedger
 from aiokpl_metricsd.delivering.worker import LEAVE_S
 from aiokpl_metricsd.errors import StoreError
 from aiokpl_metricsd.outbox import Outbox
 from aiokpl_metricsd.snapshot import MetricSnapshot
-from aiokpl_metricsd.storing.stored import Committed, Cut, Evicted, Sealed
+from aiokpl_metricsd.storing.stored import Evicted, RecoveredSink, Sealed
 
 # Windows that wait for the intake, which only computes: more than one is already a sign of a starved event
 # loop.
@@ -54,32 +54,6 @@ class _Closing:
         self.stored: asyncio.Future[bool] | None = None
 
 
-class _Shelf:
-    """What one closing puts into the outbox, and to whom it goes then."""
-
-    def __init__(self) -> None:
-        self.cuts: list[Cut] = []
-        self._ways: list[tuple[Route, Consignment | tuple[Sequence[Batch], float]]] = []
-
-    def add(self, route: Route, batches: tuple[Batch, ...], waiting: Consignment | None = None) -> None:
-        """Add a window, a new one or one that waits in memory."""
-        first = batches[0][0]
-        self.cuts.append(Cut(route.settings.name, first.window_id, first.window_end, batches))
-        self._ways.append((route, waiting or (batches, first.window_end)))
-
-    def release(self, committed: Committed | None) -> None:
-        """Let the windows wait for the workers: in the outbox, or, None, in memory."""
-        for number, (route, way) in enumerate(self._ways):
-            if isinstance(way, Consignment):
-                if committed is not None:
-                    way.adopt(committed.stored[number])
-                route.worker.put(way)
-            elif committed is not None:
-                route.worker.offer_stored(committed.stored[number])
-            else:
-                route.worker.offer_nowait(*way)
-
-
 class Delivery:
     """Hands every closed window to every sink.
 
@@ -93,13 +67,14 @@ class Delivery:
         sleep: waits so many seconds.
 
     Attributes:
-        unstored_windows: windows of sinks that were delivered from memory, as the outbox could not be written.
+        unstored_windows: windows of sinks that were delivered from memory, as the outbox could not be
+        written.
 
     Raises:
         ValueError: two sinks have one name.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the last five are what a test replaces, and the outbox
         self,
         settings: Sequence[SinkSettings],
         *,
@@ -126,7 +101,8 @@ class Delivery:
         self._intake: asyncio.Task[None] | None = None
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._is_closing = False
-        for name, found in {} if outbox is None else outbox.recovered.sinks.items():
+        recovered: Mapping[str, RecoveredSink] = {} if outbox is None else outbox.recovered.sinks
+        for name, found in recovered.items():
             if name in self._routes:
                 self._routes[name].recover(found)
             else:
@@ -134,7 +110,7 @@ class Delivery:
 
     @property
     def ledgers(self) -> Mapping[str, SinkLedger]:
-        """The account of each sink, by its name, those of removed sinks with waiting windows included; live."""
+        """The account of each sink, by its name, also of removed ones whose windows wait; live."""
         ledgers = {name: route.ledger for name, route in self._routes.items()}
         return MappingProxyType({**{name: gone.ledger for name, gone in self._removed.items()}, **ledgers})
 
@@ -340,7 +316,8 @@ class Delivery:
         self, ready: Sequence[tuple[Route, Prepared]], sealed: Sealed | None, counted_windows: int = 0
     ) -> bool:
         """Let a closing count, store it, and release its windows, from memory where they cannot be stored."""
-        shelf, known = _Shelf(), Batches()
+        shelf = Shelf()
+        known: Batches = {}
         if self._outbox is not None:
             for route in self._routes.values():
                 for waiting in route.worker.take_unstored():
@@ -381,9 +358,8 @@ class Delivery:
                 route.worker.evict(each.number)
             elif gone is not None:
                 gone.evict(each.number)
-        await self._store_accounts(
-            [self._routes[name] for name in {each.sink for each in evicted} & self._routes.keys()]
-        )
+        names = {each.sink for each in evicted} & self._routes.keys()
+        await self._store_accounts([self._routes[name] for name in names])
 
     async def _store_accounts(self, routes: Iterable[Route]) -> None:
         for route in routes:

@@ -20,10 +20,10 @@ without end.
 Snapshots are never divided, so every batch is whole series: a backend where a repeat replaces is served as
 well. The order within a window has no meaning and is not kept.
 
-**Parts.** A window comes in the batches that its sink cut it into, in memory or as numbers of the outbox, which
-are loaded one by one (`next_part`, `load`). Whatever is halved or suspected keeps its part, so that each part
-has an outcome of its own: when all of it has a fate (`take_done`), or, with what remains, when the window goes
-back to the others (`let_go`).
+**Parts.** A window comes in the batches that its sink cut it into, in memory or as numbers of the outbox,
+which are loaded one by one (`next_part`, `load`). Whatever is halved or suspected keeps its part, so that
+each part has an outcome of its own: when all of it has a fate (`take_done`), or, with what remains, when the
+window goes back to the others (`let_go`).
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -177,14 +177,9 @@ class Consignment:
         return None if self._waiting[-1] in self._batches else self._waiting[-1]
 
     def load(self, part: int, batch: Batch) -> None:
-        """Take a part out of the outbox. What is there counts, should it be another number."""
+        """Take a part out of the outbox."""
         self.load_failures = 0
-        self.remaining_count += len(batch) - self.counts[part]
-        self.counts[part] = len(batch)
-        if batch:
-            self._batches[part] = batch
-        else:
-            self._waiting.remove(part)
+        self._batches[part] = batch
 
     def lose(self, part: int) -> None:
         """Give up a part that the outbox cannot give back."""

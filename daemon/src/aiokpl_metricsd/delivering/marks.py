@@ -1,15 +1,16 @@
 """What becomes of stored windows <-> the outbox, for one sink: parts come out, marks go in.
 
-With each mark goes the sink's account: its ledger, and what the sink remembers. The ledger counts an outcome in
-the same step in which its transaction is asked for, and transactions keep the order in which they are asked for:
-so a stored ledger says what the stored windows say, and a stored state is that of the marks.
+With each mark goes the sink's account: its ledger, and what the sink remembers. The ledger counts an outcome
+in the same step in which its transaction is asked for, and transactions keep the order in which they are
+asked for: so a stored ledger says what the stored windows say, and a stored state is that of the marks.
 
-A mark that could not be stored is tried again before the next one. Without an outbox there is only the ledger.
+A mark that could not be stored is tried again before the next one. Without an outbox there is only the
+ledger.
 """
 
 import asyncio
-from contextlib import suppress
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 from anyio import to_thread
@@ -18,13 +19,15 @@ from aiokpl_metricsd.delivering.consignment import Consignment, Outcome
 from aiokpl_metricsd.delivering.delivery_log import DeliveryLog
 from aiokpl_metricsd.delivering.settings import SinkSettings
 from aiokpl_metricsd.delivering.sink_ledger import DropReason, SinkLedger
-from aiokpl_metricsd.errors import StoreError
+from aiokpl_metricsd.errors import LostPartError, StoreError
 from aiokpl_metricsd.outbox import Outbox
 from aiokpl_metricsd.sinks.contract import RememberingSink
 from aiokpl_metricsd.storing.stored import SinkAccount
 
-# A part that could not be read so often is given up: it is damaged, and holds up nothing else.
-MAX_LOAD_FAILURES = 3
+# A part that could not be read so often is given up, so that it holds up nothing else. Once more than once
+# for one that is not there: it may have been evicted, which is told a moment later.
+MAX_LOAD_FAILURES = 10
+MAX_LOST_FAILURES = 2
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(SinkLedger)
@@ -38,6 +41,9 @@ class Marks:
         ledger: its account.
         outbox: None keeps all in memory.
         log: where failures are said.
+
+    Attributes:
+        unmarked: parts that are done and could not be marked yet, by the window's number and their own.
     """
 
     def __init__(
@@ -49,11 +55,7 @@ class Marks:
         self._ledger = ledger
         self._outbox = outbox
         self._log = log
-        self._unmarked: list[tuple[int, int]] = []
-
-    def inherit(self, marks: "Marks") -> None:
-        """Store what another one could not, as soon as it can be."""
-        self._unmarked += marks._unmarked
+        self.unmarked: list[tuple[int, int]] = []
 
     def build_account(self, state: bytes | None = None) -> SinkAccount:
         """Return the account as it is now."""
@@ -65,15 +67,14 @@ class Marks:
             return True
         try:
             batch = await self._outbox.load(consignment.stored, self._name, part)
-            if len(batch) != consignment.counts[part]:
-                raise StoreError(f"a part has {len(batch)} snapshots, not {consignment.counts[part]}")
         except StoreError as error:
             # Meanwhile it may have been evicted.
             if consignment.next_part() != part:
                 return True
             self._log.fail("reading the outbox", error)
             consignment.load_failures += 1
-            if consignment.load_failures < MAX_LOAD_FAILURES:
+            is_lost = isinstance(error, LostPartError)
+            if consignment.load_failures < (MAX_LOST_FAILURES if is_lost else MAX_LOAD_FAILURES):
                 return False
             self._log.drop(consignment.counts[part], 1, DropReason.UNREADABLE.value)
             consignment.lose(part)
@@ -91,8 +92,6 @@ class Marks:
         try:
             await self._outbox.attempt(self._name, consignment.stored, consignment.current_part)
         except StoreError as error:
-            if consignment.stored is None:
-                return True
             self._log.fail("noting an attempt in the outbox", error)
             return False
         return True
@@ -102,7 +101,8 @@ class Marks:
 
         Args:
             consignment: no export of it is under way.
-            is_back: it goes back to those that wait, so parts that are not done are stored and let go as well.
+            is_back: it goes back to those that wait, so parts that are not done are stored and let go as
+            well.
         """
         if self._outbox is None:
             self._count(consignment.let_go() if is_back else consignment.take_done())
@@ -125,7 +125,7 @@ class Marks:
                 self._log.fail("marking in the outbox", error)
                 failed.add(outcome.part)
                 if not outcome.remaining:
-                    self._unmarked.append((number, outcome.part))
+                    self.unmarked.append((number, outcome.part))
         if is_back and consignment.stored is not None:
             # What could not be stored as it is now stays in memory, and is stored with its next outcome.
             consignment.unload(failed)
@@ -158,21 +158,21 @@ class Marks:
             await self._outbox.discard(self._name, [consignment.stored], self.build_account())
         except StoreError as error:
             self._log.fail("marking in the outbox", error)
-            self._unmarked += [(consignment.stored, part) for part in parts]
+            self.unmarked += [(consignment.stored, part) for part in parts]
 
     async def retry(self) -> None:
         """Store the marks that could not be stored so far; called while no export is under way."""
-        if self._outbox is None or not self._unmarked:
+        if self._outbox is None or not self.unmarked:
             return
         state = await self._dump_state()
-        while self._unmarked:
-            number, part = self._unmarked[0]
+        while self.unmarked:
+            number, part = self.unmarked[0]
             account = self.build_account(state)
             try:
                 await self._outbox.settle(self._name, number, part, remaining=None, account=account)
             except StoreError:
                 return
-            del self._unmarked[0]
+            del self.unmarked[0]
 
     def _submit(
         self, outbox: Outbox, number: int, outcomes: Sequence[Outcome], state: bytes | None
@@ -222,4 +222,4 @@ def decode_ledger(data: bytes) -> SinkLedger:
     return _decoder.decode(data)
 
 
-__all__ = ["MAX_LOAD_FAILURES", "Marks", "decode_ledger"]
+__all__ = ["MAX_LOAD_FAILURES", "MAX_LOST_FAILURES", "Marks", "decode_ledger"]

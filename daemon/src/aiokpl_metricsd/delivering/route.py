@@ -16,7 +16,7 @@ from aiokpl_metricsd.delivering.worker import Worker
 from aiokpl_metricsd.outbox import Outbox
 from aiokpl_metricsd.sinks.contract import RememberingSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
-from aiokpl_metricsd.storing.stored import RecoveredSink, SinkAccount, StoredWindow
+from aiokpl_metricsd.storing.stored import RecoveredSink, StoredWindow
 
 Window = tuple[Sequence[MetricSnapshot], float]
 
@@ -111,7 +111,7 @@ class Route:
         marks = self.marks
         self.settings = settings
         self._build()
-        self.marks.inherit(marks)
+        self.marks.unmarked += marks.unmarked
         self._load_state(state)
         self._restore_merging(held)
         self.worker.inherit(waiting)

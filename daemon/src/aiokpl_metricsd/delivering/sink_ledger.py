@@ -7,8 +7,9 @@ anything is filtered or merged. Where N snapshots become M, by merging dimension
 counted as merged: what they said is in the M that go on. So each column is a number of snapshots, and one
 delivered snapshot may stand for several merged ones.
 
-With an outbox a ledger is stored with the windows it speaks of, in the same transaction, so what is counted of a
-part of a window is counted when that is stored. After a crash `reconcile` says what differs all the same.
+With an outbox a ledger is stored with the windows it speaks of, in the same transaction, so what is counted
+of a part of a window is counted when that is stored. After a crash `reconcile` says what differs all the
+same.
 """
 
 from enum import StrEnum

@@ -21,7 +21,8 @@ class WindowQueue:
     Args:
         ordered: oldest first.
         max_windows: in memory; past it the oldest is dropped.
-        max_snapshots: past it in all windows in memory together the oldest is dropped too, down to one window.
+        max_snapshots: past it in all windows in memory together the oldest is dropped too, down to one
+        window.
         catch_up_s: at least so long between two windows of the backlog.
     """
 

@@ -20,7 +20,7 @@ that cannot be helped from here.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from aiokpl_metricsd.delivering.backoff import Backoff
 from aiokpl_metricsd.delivering.consignment import Batch, Consignment, Effect

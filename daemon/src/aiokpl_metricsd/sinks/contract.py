@@ -29,9 +29,9 @@ class MetricsSink(Protocol):
     * `repeat_rule`: a `RepeatRule`;
     * `ordered`: True asks for windows oldest first;
     * `max_age_s`: seconds after its end for which the backend takes a window;
-    * `max_batch`: snapshots that one `export` is given at most. A window of more is cut into batches, which are
-      stored, sent, and marked as done one by one, so that less is sent again after a crash. None, or no such
-      attribute, asks for whole windows.
+    * `max_batch`: snapshots that one `export` is given at most. A window of more is cut into batches, which
+      are stored, sent, and marked as done one by one, so that less is sent again after a crash. None, or no
+      such attribute, asks for whole windows.
     """
 
     async def export(self, snapshots: Sequence[MetricSnapshot]) -> None:
