@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from aiokpl_metricsd.aggregator import Aggregator
 from aiokpl_metricsd.configuring.address import Address, parse_address
+from aiokpl_metricsd.decoder import Decoder
 from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.delivery import Delivery, SinkSettings
 from aiokpl_metricsd.errors import ConfigurationError, SocketInUseError
@@ -23,7 +24,7 @@ from aiokpl_metricsd.rendering.exposition import Form, accepts_gzip, choose_form
 from aiokpl_metricsd.serving import door, http, own_metrics
 from aiokpl_metricsd.serving.admin import Admin
 from aiokpl_metricsd.serving.door import Doors, open_doors
-from aiokpl_metricsd.serving.observer import Observer, name_own_metrics
+from aiokpl_metricsd.serving.observer import Observer, Parts, name_own_metrics
 from aiokpl_metricsd.serving.own_metrics import Differences
 from aiokpl_metricsd.serving.view import SelectedWindows
 from aiokpl_metricsd.sinks.null import NullSink
@@ -56,14 +57,16 @@ class Rig:
         ]
         self.delivery = Delivery(settings)
         aggregator: Aggregator = self.bench.aggregator
-        self.observer = Observer(
-            self.bench.ledger,
-            aggregator,
-            self.bench.registry,
-            self.bench.windows,
-            self.delivery,
-            float(BEGIN),
+        parts = Parts(
+            ledger=self.bench.ledger,
+            decoder=Decoder(self.bench.ledger),
+            aggregator=aggregator,
+            registry=self.bench.registry,
+            windows=self.bench.windows,
+            delivery=self.delivery,
+            socket=str(directory / "metrics.sock"),
         )
+        self.observer = Observer(parts, float(BEGIN))
         self.observer.scraped = {"page": self.sink}
         self.sink.join_page(SelectedWindows(aggregator, Selection()), name_own_metrics())
         self.is_ready = True

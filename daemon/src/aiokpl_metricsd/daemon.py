@@ -39,7 +39,7 @@ from aiokpl_metricsd.receiving.front_door import FrontDoor
 from aiokpl_metricsd.receiving.lane import Lane
 from aiokpl_metricsd.serving.admin import Admin
 from aiokpl_metricsd.serving.door import Doors
-from aiokpl_metricsd.serving.observer import Observer, name_own_metrics
+from aiokpl_metricsd.serving.observer import Observer, Parts, name_own_metrics
 from aiokpl_metricsd.serving.own_metrics import Differences
 from aiokpl_metricsd.serving.view import SelectedWindows
 from aiokpl_metricsd.sinks.contract import EventfulMetricsSink
@@ -134,9 +134,17 @@ class Daemon:
             if isinstance(each.sink, EventfulMetricsSink)
         ]
         self.tap = Tap(self._registry, outlets, self._clock.monotonic) if outlets else None
-        self._observer = Observer(
-            self.ledger, self.aggregator, self._registry, self._windows, self.delivery, self._clock.time()
+        parts = Parts(
+            ledger=self.ledger,
+            decoder=self._decoder,
+            aggregator=self.aggregator,
+            registry=self._registry,
+            windows=self._windows,
+            delivery=self.delivery,
+            lanes=self.lanes,
+            socket=listener.path,
         )
+        self._observer = Observer(parts, self._clock.time())
         self._join_page(settings, scraped)
         self._admin = Admin(
             Doors([]) if doors is None else doors,

@@ -24,7 +24,7 @@ class Admin:
 
     Args:
         doors: the bound sockets; the daemon gives them back.
-        observer: reads what `/metrics` shows.
+        observer: reads what `/metrics` and `/ledger` show.
         aggregator: has the live view.
         is_ready: whether events are taken.
         time: epoch seconds.
@@ -66,6 +66,7 @@ class Admin:
         module = await import_in_thread("aiokpl_metricsd.serving.http")
         site = module.Site(
             page=self._observer.render,
+            statement=lambda: self._observer.read_statement(self._time),
             view=self._view,
             is_ready=self._is_ready,
             time=self._time,

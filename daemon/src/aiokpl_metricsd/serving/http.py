@@ -1,4 +1,4 @@
-"""Requests -> answers: `/metrics`, `/snapshot`, `/healthz`, `/readyz`. Nothing here changes anything.
+"""Requests -> answers: `/metrics`, `/ledger`, `/snapshot`, `/healthz`, `/readyz`. Nothing is changed.
 
 The only module that imports aiohttp, and itself imported at the first connection. A page is made in
 slices, one in a turn of the event loop, and sent as it is made, so that neither its size nor a slow
@@ -22,6 +22,7 @@ from aiokpl_metricsd.aggregating.live import LIVE_SECONDS
 from aiokpl_metricsd.rendering.exposition import Form, accepts_gzip, choose_form
 from aiokpl_metricsd.serving.door import Door
 from aiokpl_metricsd.serving.observer import Requests
+from aiokpl_metricsd.serving.statement import Statement
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
 # At once, on all sockets; past it, the one that is idle for longest is closed.
@@ -61,6 +62,7 @@ class Site(NamedTuple):
 
     Attributes:
         page: the metrics page, in slices.
+        statement: all accounts, after a None for each slice.
         view: the live view, in slices, of so many seconds and of the names that are admitted.
         is_ready: whether events are taken.
         time: epoch seconds.
@@ -68,6 +70,7 @@ class Site(NamedTuple):
     """
 
     page: Callable[[Form], Iterator[str]]
+    statement: Callable[[], Iterator[Statement | None]]
     view: Callable[[float, int, Callable[[str], bool]], Iterator[list[MetricSnapshot]]]
     is_ready: Callable[[], bool]
     time: Callable[[], float]
@@ -115,6 +118,7 @@ class HttpServer:
         self._idle: dict[web.RequestHandler, float | None] = {}
         self._routes: dict[str, Callable[[web.BaseRequest], Answer]] = {
             "/metrics": self._answer_metrics,
+            "/ledger": self._answer_ledger,
             "/snapshot": self._answer_snapshot,
             "/healthz": self._answer_health,
             "/readyz": self._answer_ready,
@@ -277,6 +281,10 @@ class HttpServer:
             web.HTTPOk.status_code, form.value, self._site.page(form), {"Vary": "Accept, Accept-Encoding"}
         )
 
+    def _answer_ledger(self, _request: web.BaseRequest) -> Answer:
+        parts = _encode_statement(self._site.statement())
+        return Answer(web.HTTPOk.status_code, _JSON, parts, {"Vary": "Accept-Encoding"})
+
     def _answer_snapshot(self, request: web.BaseRequest) -> Answer:
         unknown = set(request.query) - {"seconds", "name"}
         seconds = _SECONDS.get(request.query.get("seconds", str(LIVE_SECONDS)))
@@ -311,6 +319,11 @@ class _Refusal(asyncio.Protocol):
 
 def _say(status: int, text: str, headers: Mapping[str, str] | None = None) -> Answer:
     return Answer(status, _TEXT, iter([f"{text}\n"]), headers or {})
+
+
+def _encode_statement(slices: Iterator[Statement | None]) -> Iterator[bytes]:
+    for statement in slices:
+        yield b"" if statement is None else msgspec.json.encode(statement) + b"\n"
 
 
 def _encode_view(now: float, seconds: int, slices: Iterator[list[MetricSnapshot]]) -> Iterator[bytes]:

@@ -1,16 +1,106 @@
-"""The daemon's parts -> samples of its own metrics, and the page. Reads, and changes nothing."""
+"""The daemon's parts -> samples of its own metrics, the page, the statement. Reads, and changes nothing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
+from msgspec.structs import replace
+
+from aiokpl_metricsd import __version__
 from aiokpl_metricsd.aggregating.registry import Registry
 from aiokpl_metricsd.aggregating.windows import Windows
 from aiokpl_metricsd.aggregator import Aggregator
+from aiokpl_metricsd.decoder import Decoder
 from aiokpl_metricsd.delivery import Delivery
+from aiokpl_metricsd.lanes import Lanes
 from aiokpl_metricsd.ledger import Ledger
 from aiokpl_metricsd.rendering.exposition import EOF_LINE, Form
 from aiokpl_metricsd.serving import own_metrics as own
 from aiokpl_metricsd.serving.own_metrics import Sample
+from aiokpl_metricsd.serving.producers import list_producers
+from aiokpl_metricsd.serving.statement import (
+    IngestStatement,
+    JournalStatement,
+    OutboxStatement,
+    SinkStatement,
+    Statement,
+    StoreState,
+    list_losses,
+)
 from aiokpl_metricsd.sinks.scraped import ScrapedSink
+
+
+class JournalView(Protocol):
+    """What is seen of the journal."""
+
+    is_writable: bool
+    last_error: str
+    segments_damaged: int
+    records_set_aside: int
+
+    @property
+    def size_bytes(self) -> int:
+        """On disk."""
+        ...
+
+
+class OutboxView(Protocol):
+    """What is seen of the outbox."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of what is stored."""
+        ...
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last transaction failed."""
+        ...
+
+    @property
+    def last_error(self) -> str:
+        """Why the last one that failed did."""
+        ...
+
+    @property
+    def failures(self) -> int:
+        """Transactions that failed."""
+        ...
+
+    @property
+    def set_aside(self) -> Path | None:
+        """The damaged database that was found at the start."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What is observed of one daemon.
+
+    Attributes:
+        ledger: of what came in.
+        decoder: knows the producers.
+        aggregator: of what is open.
+        registry: of the series.
+        windows: the open ones.
+        delivery: of what went out.
+        lanes: None where none are offered.
+        journal: None where frames are in memory alone.
+        outbox: None where windows are.
+        socket: where events come in.
+    """
+
+    ledger: Ledger
+    decoder: Decoder
+    aggregator: Aggregator
+    registry: Registry
+    windows: Windows
+    delivery: Delivery
+    lanes: Lanes | None = None
+    journal: JournalView | None = None
+    outbox: OutboxView | None = None
+    socket: str = ""
 
 
 class Requests:
@@ -35,29 +125,13 @@ class Observer:
     """Reads the counters of one daemon.
 
     Args:
-        ledger: of what came in.
-        aggregator: of what is open.
-        registry: of the series.
-        windows: the open ones.
-        delivery: of what went out.
+        parts: the daemon's.
         started: epoch seconds from which all of it counts.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        aggregator: Aggregator,
-        registry: Registry,
-        windows: Windows,
-        delivery: Delivery,
-        started: float,
-    ) -> None:
+    def __init__(self, parts: Parts, started: float) -> None:
         """Read nothing yet."""
-        self._ledger = ledger
-        self._aggregator = aggregator
-        self._registry = registry
-        self._windows = windows
-        self._delivery = delivery
+        self._parts = parts
         self._started = started
         self.scraped: Mapping[str, ScrapedSink] = {}
         self.requests = Requests()
@@ -74,13 +148,72 @@ class Observer:
         if form is Form.OPENMETRICS:
             yield EOF_LINE
 
+    def read_statement(self, time: Callable[[], float]) -> Iterator[Statement | None]:
+        """Return the statement of everything, last, and None after each slice before it.
+
+        All but the producers is of one moment, so that the equations balance.
+
+        Args:
+            time: epoch seconds.
+        """
+        parts = self._parts
+        producers = yield from list_producers(parts.decoder.read_producers(), self._read_software)
+        ingest, sinks = self._state_ingest(), self._state_sinks()
+        journal, outbox = _state_journal(parts.journal), _state_outbox(parts.outbox)
+        yield Statement(
+            __version__,
+            clean_text(parts.socket),
+            self._started,
+            time(),
+            list_losses(ingest.ledger, sinks, journal, outbox),
+            ingest,
+            producers,
+            sinks,
+            journal,
+            outbox,
+        )
+
+    def _read_software(self) -> Mapping[int, str]:
+        return {} if self._parts.lanes is None else self._parts.lanes.read_software()
+
+    def _state_ingest(self) -> IngestStatement:
+        parts = self._parts
+        events_open = parts.aggregator.events_open
+        lanes_open = 0 if parts.lanes is None else len(parts.lanes)
+        balance = {
+            "datagrams": parts.ledger.balance_datagrams(),
+            "events": parts.ledger.balance_events(events_open),
+            "lanes": parts.ledger.balance_lanes(lanes_open),
+        }
+        opened = len(parts.windows.opened)
+        return IngestStatement(
+            parts.ledger.as_dict(), events_open, opened, lanes_open, len(parts.registry), balance
+        )
+
+    def _state_sinks(self) -> dict[str, SinkStatement]:
+        delivery = self._parts.delivery
+        queues, removed = delivery.queue_windows, delivery.removed_sinks
+        statements: dict[str, SinkStatement] = {}
+        for name, ledger in delivery.ledgers.items():
+            columns = replace(
+                ledger,
+                dropped_by_reason=dict(ledger.dropped_by_reason),
+                last_error=clean_text(ledger.last_error),
+            )
+            refused = dict(self.scraped[name].refused) if name in self.scraped else {}
+            statements[name] = SinkStatement(
+                columns, queues.get(name, 0), name in removed, refused, ledger.balance()
+            )
+        return statements
+
     def _collect(self) -> Iterator[Sample]:
-        yield from own.collect_columns(own.INGEST, self._ledger.as_dict(), reasons=own.INGEST_REASONS)
-        yield Sample(own.EVENTS_OPEN, float(self._aggregator.events_open))
-        yield Sample(own.WINDOWS_OPEN, float(len(self._windows.opened)))
-        yield Sample(own.SERIES, float(len(self._registry)))
-        queues = self._delivery.queue_windows
-        for name, ledger in self._delivery.ledgers.items():
+        parts = self._parts
+        yield from own.collect_columns(own.INGEST, parts.ledger.as_dict(), reasons=own.INGEST_REASONS)
+        yield Sample(own.EVENTS_OPEN, float(parts.aggregator.events_open))
+        yield Sample(own.WINDOWS_OPEN, float(len(parts.windows.opened)))
+        yield Sample(own.SERIES, float(len(parts.registry)))
+        queues = parts.delivery.queue_windows
+        for name, ledger in parts.delivery.ledgers.items():
             labels = (("sink", name),)
             yield from own.collect_columns(own.SINK, ledger.as_dict(), labels, reasons=own.SINK_REASONS)
             yield Sample(own.SINK_QUEUE, float(queues[name]), labels)
@@ -95,9 +228,38 @@ class Observer:
         yield from own.collect_process(self._started)
 
 
+def clean_text(text: str) -> str:
+    """Return the text with what no JSON can carry, half of a character, written as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _state_journal(journal: JournalView | None) -> JournalStatement:
+    if journal is None:
+        return JournalStatement()
+    return JournalStatement(
+        StoreState.JOURNALED if journal.is_writable else StoreState.FAILING,
+        journal.size_bytes,
+        clean_text(journal.last_error),
+        journal.segments_damaged,
+        journal.records_set_aside,
+    )
+
+
+def _state_outbox(outbox: OutboxView | None) -> OutboxStatement:
+    if outbox is None:
+        return OutboxStatement()
+    return OutboxStatement(
+        StoreState.FAILING if outbox.is_failing else StoreState.STORED,
+        outbox.size_bytes,
+        clean_text(outbox.last_error),
+        outbox.failures,
+        "" if outbox.set_aside is None else clean_text(str(outbox.set_aside)),
+    )
+
+
 def name_own_metrics() -> Sequence[str]:
     """Return the names that the daemon keeps for itself."""
     return [metric.name for metric in own.ALL]
 
 
-__all__ = ["Observer", "Requests", "name_own_metrics"]
+__all__ = ["JournalView", "Observer", "OutboxView", "Parts", "Requests", "clean_text", "name_own_metrics"]
