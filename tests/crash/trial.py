@@ -56,7 +56,7 @@ keep = 9999
 [sinks.longer]
 type = "jsonl"
 path = "{directory}/longer.jsonl"
-interval_s = 5
+interval_s = 3
 max_bytes = 1048576
 keep = 9999
 [sinks.keyed]
