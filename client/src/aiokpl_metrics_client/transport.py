@@ -271,12 +271,19 @@ class Transport:
                 connection = self._open_lane(path) if looks_for_lane else None
                 if connection is None and not self._is_crowded:
                     connection = self._open(path)
+                    if looks_for_lane:
+                        # A daemon opens the lanes before the front door. One that came up between our two
+                        # attempts has them by now, and without this look we would never know.
+                        connection = self._exchange(connection, self._open_lane(path))
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
+                # Nor is a front door kept whose lanes nothing is known of.
+                self.close()
                 problem = f"{path}: {getattr(error, 'strerror', None) or error}"
                 continue
             if self._is_crowded:
+                self.close()
                 self.problem = f"{path}: more lanes wait for the daemon than the kernel queues"
                 return None
             if self.way is Way.LANE or not self.lane_only:
@@ -287,6 +294,14 @@ class Transport:
             return None
         self.problem = problem
         return None
+
+    @staticmethod
+    def _exchange(front_door: "socket.socket", lane: "socket.socket | None") -> "socket.socket":
+        """Return the lane where there is one, and close the front door then."""
+        if lane is None:
+            return front_door
+        front_door.close()
+        return lane
 
     def _open_lane(self, path: str) -> "socket.socket | None":
         """Return a lane on which the hello is sent, or None when the daemon at `path` offers none.
