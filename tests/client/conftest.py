@@ -25,8 +25,9 @@ def directory() -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
-    for name in ("AIOKPL_METRICSD_SOCKET", "AIOKPL_METRICSD_DISABLED", "XDG_RUNTIME_DIR"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("SOCKET", "LANE", "DISABLED"):
+        monkeypatch.delenv(f"AIOKPL_METRICSD_{name}", raising=False)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     monkeypatch.setenv("TMPDIR", str(directory))
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from aiokpl_metrics_client import DropReason, MetricsLevel
-from aiokpl_metrics_client.outbound import MAX_PENDING_BYTES
+from aiokpl_metrics_client.folding import MAX_WINDOWS
+from aiokpl_metrics_client.outbound import FOLD_BYTES, MAX_PENDING_BYTES, MAX_UNACKNOWLEDGED_BYTES, NO_LANE_S
 from tests.client.door import Door
 from tests.support.child import ROOT, Nursery
 
@@ -61,5 +62,11 @@ def test_the_table_of_levels_is_complete() -> None:
     assert _table("level") == {level.name for level in MetricsLevel}
 
 
-def test_the_bound_is_the_one_that_the_page_names() -> None:
-    assert f"{MAX_PENDING_BYTES // 2**20} MiB" in PAGE.read_text(encoding="utf-8")
+def test_the_bounds_are_the_ones_that_the_page_names() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert f"{MAX_PENDING_BYTES // 2**20} MiB" in text
+    assert f"{MAX_UNACKNOWLEDGED_BYTES // 2**10} KiB" in text
+    assert f"{MAX_WINDOWS} windows" in text
+    assert (FOLD_BYTES, NO_LANE_S) == (2**20, 60.0)
+    assert "The first mebibyte" in text
+    assert "wait a minute" in text

@@ -178,6 +178,34 @@ def test_a_flush_waits_for_what_was_folded_before_it_and_not_for_what_comes_late
     assert bench.outbound.is_settled(bench.outbound.mark())
 
 
+def test_a_tight_loop_between_two_drains_loses_nothing() -> None:
+    bench = Bench()
+    for name in ("a", "b"):
+        bench.put(name, 0.5)
+    for number, buffer in enumerate(bench.table.buffers()):
+        buffer.values.extend(value + 0.5 * number for value in range(600_000))
+    bench.tick()
+    progress = bench.outbound.progress
+    assert progress.bytes_pending < 2 * module.FOLD_BYTES
+    assert progress.events_pending + progress.events_in_fold == 1_200_002
+    bench.way.outcome = Outcome.SENT
+    bench.tick()
+    assert sum(count_events(frame) for frame in bench.way.frames) == 1_200_002
+    assert bench.outbound.dropped() == {}
+
+
+def test_what_takes_no_room_and_is_no_number_is_counted_while_folding(bench: Bench) -> None:
+    for _ in range(40):
+        for number in range(50):
+            bench.put(f"n{number}", 0.5)
+        bench.put("odd", float("nan"))
+        bench.tick()
+    assert bench.outbound.dropped() == {"value_invalid": 40}
+    bench.way.outcome = Outcome.SENT
+    bench.tick()
+    assert sum(count_events(frame) for frame in bench.way.frames) == 2_000
+
+
 @pytest.mark.slow
 def test_a_lane_held_back_for_seconds_folds_and_every_total_is_exact(
     directory: Path, make_client: ClientMaker, monkeypatch: pytest.MonkeyPatch

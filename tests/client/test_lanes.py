@@ -13,6 +13,7 @@ import pytest
 from aiokpl_metrics_client import MetricsClient, State
 from aiokpl_metrics_client import __version__ as version
 from aiokpl_metrics_client import outbound as outbound_module
+from aiokpl_metrics_client.transport import Transport
 from aiokpl_metrics_protocol import AckFrame, encode
 from tests.client.conftest import ClientMaker
 from tests.client.door import Door
@@ -88,6 +89,24 @@ def test_what_the_ack_says_of_the_journal_is_in_the_statistics(
     with lanes.serving():
         assert client.flush()
     assert client.statistics().journaled is journaled
+
+
+def test_a_lane_that_ends_while_nothing_waits_is_known_within_a_second_or_two(
+    lanes: LaneDoor, make_client: ClientMaker
+) -> None:
+    client = make_client()
+    client.put("n")
+    with lanes.serving():
+        assert client.flush()
+    assert client.statistics().state is State.CONNECTED
+    lanes.reopen()
+    wait_for(lambda: client.statistics().state is State.AWAY, "the client to notice")
+    assert client.statistics().transport == ""
+    client.put("n")
+    with lanes.serving():
+        assert client.flush(20.0)
+    assert client.statistics().state is State.CONNECTED
+    lanes.check()
 
 
 def test_many_events_of_many_threads_arrive_once_each(lanes: LaneDoor, make_client: ClientMaker) -> None:
@@ -319,6 +338,26 @@ def test_where_no_lane_is_offered_the_front_door_is_used(
         0,
         False,
     )
+
+
+def test_a_daemon_that_comes_up_between_the_two_attempts_is_met_on_a_lane(
+    door: Door, directory: Path, make_client: ClientMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[LaneDoor] = []
+    open_front_door = Transport._open
+
+    def come_up_first(transport: Transport, path: str) -> socket.socket:
+        opened.append(LaneDoor(directory / "metrics.sock"))
+        return open_front_door(transport, path)
+
+    monkeypatch.setattr(Transport, "_open", come_up_first)
+    client = make_client()
+    client.put("n")
+    (lanes,) = wait_for(lambda: opened, "the attempt at the front door")
+    _wait_for_events(lanes, 1)
+    assert door.read() == 0
+    assert client.statistics().transport == "lane"
+    lanes.close()
 
 
 def test_a_refused_lane_leads_to_the_front_door(
