@@ -9,8 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aiokpl_metrics_protocol import MAX_BUCKETS, Buckets
-from aiokpl_metricsd.aggregating.histogram import FIRST_SCALE, LOWEST_SCALE, Histogram
+from aiokpl_metrics_protocol import FIRST_SCALE, LOWEST_SCALE, MAX_BUCKETS, Buckets, Histogram
 
 SMALLEST, LARGEST = 5e-324, float_info.max
 
@@ -162,3 +161,12 @@ def test_empty_buckets_at_the_ends_cost_no_resolution() -> None:
 
 def test_an_empty_histogram_freezes_to_empty_buckets() -> None:
     assert Histogram().freeze() == Buckets(3)
+
+
+@given(VALUES, VALUES)
+def test_adding_a_histogram_is_adding_its_values(values: list[float], others: list[float]) -> None:
+    histogram, other = build(values), build(others)
+    before = other.freeze()
+    histogram.add_histogram(other)
+    assert histogram.freeze() == build([*values, *others]).freeze()
+    assert other.freeze() == before, "it stays as it is"
