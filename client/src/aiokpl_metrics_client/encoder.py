@@ -29,8 +29,8 @@ _SET_BYTES = 80
 _BUCKETS_BYTES = 40
 
 # Values of these types only are numbers that Python's own arithmetic may be trusted with.
-_FLOAT = frozenset({float})
-_PLAIN = frozenset({float, int, bool})
+_FLOAT: set[type] = {float}
+_PLAIN: set[type] = {float, int, bool}
 
 # msgpack's integers end here.
 _LEAST_INTEGER = -(2**63)
