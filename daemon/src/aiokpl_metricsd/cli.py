@@ -1,4 +1,4 @@
-"""The command line: the daemon itself, `check` and `send`."""
+"""The command line: the daemon itself, `check`, `send` and `status`."""
 
 import os
 import socket
@@ -148,6 +148,32 @@ def send(
                 return
     typer.echo(f"no daemon took the event: {'; '.join(problems)}", err=True)
     raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    socket_path: Annotated[
+        str | None,
+        typer.Option("--socket", metavar="PATH", help="The daemon's socket; without it, the usual places."),
+    ] = None,
+    as_json: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--json", help="Print the daemon's answer as it is.")
+    ] = False,
+) -> None:
+    """Ask a running daemon what came in, what went out, and what was lost."""
+    from aiokpl_metricsd.rendering.statement import render_statement
+    from aiokpl_metricsd.serving.inquiry import InquiryError, ask_ledger, decode_statement
+
+    try:
+        answer = ask_ledger(socket_path)
+        if not as_json:
+            # A terminal that has no Unicode shows the rest all the same.
+            encoding = sys.stdout.encoding or "utf-8"
+            answer = render_statement(decode_statement(answer)).encode(encoding, "backslashreplace")
+    except InquiryError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(answer, nl=False)
 
 
 def _encode_event(event: "MetricEvent") -> bytes:

@@ -26,6 +26,7 @@ from aiokpl_metricsd.serving.statement import (
     SinkStatement,
     Statement,
     StoreState,
+    clean_text,
     list_losses,
 )
 from aiokpl_metricsd.sinks.scraped import ScrapedSink
@@ -228,11 +229,6 @@ class Observer:
         yield from own.collect_process(self._started)
 
 
-def clean_text(text: str) -> str:
-    """Return the text with what no JSON can carry, half of a character, written as an escape."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def _state_journal(journal: JournalView | None) -> JournalStatement:
     if journal is None:
         return JournalStatement()
@@ -262,4 +258,4 @@ def name_own_metrics() -> Sequence[str]:
     return [metric.name for metric in own.ALL]
 
 
-__all__ = ["JournalView", "Observer", "OutboxView", "Parts", "Requests", "clean_text", "name_own_metrics"]
+__all__ = ["JournalView", "Observer", "OutboxView", "Parts", "Requests", "name_own_metrics"]

@@ -227,6 +227,11 @@ def list_losses(
     return losses
 
 
+def clean_text(text: str) -> str:
+    """Return the text with what no JSON can carry, half of a character, written as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _list_columns(metrics: Mapping[str, OwnMetric], columns: Columns, sink: str = "") -> Iterable[Loss]:
     for column, metric in metrics.items():
         if not metric.data_loss:
@@ -254,5 +259,6 @@ __all__ = [
     "SinkStatement",
     "Statement",
     "StoreState",
+    "clean_text",
     "list_losses",
 ]
