@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from aiokpl_metricsd.aggregating.windows import MAX_OPEN_WINDOWS, Window
 from aiokpl_metricsd.clock import TICK_S, SystemClock, WindowClock
+from aiokpl_metricsd.delivering.slicing import run_at_once
 from tests.daemon.aggregation import BEGIN, Bench, build_column
 
 
@@ -49,7 +50,8 @@ class Tower:
         self.passes = 0
         self.on_pass: Callable[[], None] = lambda: None
 
-    def read_pass(self) -> None:
+    def read_pass(self) -> Iterator[None]:
+        yield
         self.passes += 1
         self.on_pass()
 
@@ -57,7 +59,7 @@ class Tower:
         self.bench.aggregator.add_columns([build_column(1.0, second)], self.clock.wall)
 
     def tick(self) -> list[tuple[int, int, int]]:
-        closed = self.window_clock.tick(self.read_pass)
+        closed = run_at_once(self.window_clock.tick(self.read_pass))
         return [(window.start - BEGIN, window.end - BEGIN, window.events) for window in closed]
 
 
@@ -185,7 +187,7 @@ def test_under_steps_of_less_than_a_window_none_overlaps_or_closes_twice(
         tower.record(int(tower.clock.wall) + second)
         tower.clock.pass_by(passing)
         tower.clock.wall += step
-        closed += tower.window_clock.tick(tower.read_pass)
+        closed += run_at_once(tower.window_clock.tick(tower.read_pass))
         tower.bench.check()
     assert tower.bench.ledger.clock_steps == 0
     closed += tower.bench.aggregator.close_all(tower.clock.wall)
@@ -208,7 +210,7 @@ async def test_run_hands_every_closed_window_over() -> None:
     handed: list[int] = []
     done = asyncio.Event()
 
-    async def hand_over(windows: list[Window], over: int) -> None:
+    async def hand_over(windows: list[Window], over: int | None) -> None:
         handed.extend(window.start for window in windows)
         if len(handed) == 3:
             done.set()
@@ -229,7 +231,7 @@ async def test_cancelled_while_handing_over_it_finishes_that_first() -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
     handed: list[int] = []
 
-    async def hand_over(windows: list[Window], over: int) -> None:
+    async def hand_over(windows: list[Window], over: int | None) -> None:
         begun.set()
         await go_on.wait()
         handed.extend(window.start for window in windows)
@@ -250,7 +252,7 @@ async def test_an_error_of_handing_over_ends_the_run() -> None:
     tower = Tower(interval_s=5)
     tower.record(BEGIN)
 
-    async def hand_over(windows: list[Window], over: int) -> None:
+    async def hand_over(windows: list[Window], over: int | None) -> None:
         raise ArithmeticError
 
     with pytest.raises(ArithmeticError):
@@ -269,10 +271,10 @@ async def test_the_systems_clock_tells_epoch_seconds_and_never_goes_back() -> No
 @pytest.mark.asyncio
 async def test_an_interval_without_events_is_handed_over_by_its_end() -> None:
     tower = Tower(interval_s=5)
-    ends: list[int] = []
+    ends: list[int | None] = []
     done = asyncio.Event()
 
-    async def hand_over(windows: list[Window], over: int) -> None:
+    async def hand_over(windows: list[Window], over: int | None) -> None:
         assert not windows
         ends.append(over)
         if len(ends) == 2:
@@ -283,3 +285,22 @@ async def test_an_interval_without_events_is_handed_over_by_its_end() -> None:
     await asyncio.wait_for(done.wait(), 10)
     await end(task)
     assert ends == [BEGIN + 5, BEGIN + 10]
+
+
+@pytest.mark.asyncio
+async def test_what_is_due_between_two_intervals_is_handed_over_without_an_end() -> None:
+    tower = Tower(interval_s=60)
+    handed: list[tuple[list[Window], int | None]] = []
+    done = asyncio.Event()
+
+    async def hand_over(windows: list[Window], over: int | None) -> None:
+        handed.append((windows, over))
+        done.set()
+        await asyncio.sleep(0)
+
+    task = asyncio.ensure_future(
+        tower.window_clock.run(tower.read_pass, hand_over, lambda: tower.clock.wall >= BEGIN + 10)
+    )
+    await asyncio.wait_for(done.wait(), 10)
+    await end(task)
+    assert handed[0] == ([], None)

@@ -17,23 +17,9 @@ from aiokpl_metricsd.listener import listen
 from aiokpl_metricsd.serving.door import Doors, open_doors
 from aiokpl_metricsd.sinks.loading import SinkOptions
 from aiokpl_metricsd.sinks.prometheus.sink import PrometheusSink
-from aiokpl_metricsd.state import StateFolder
+from aiokpl_metricsd.state import State, open_state
 from aiokpl_metricsd.testing import ScriptedSink
 from tests.support.daemon import send_datagram
-
-
-class RememberingSink(ScriptedSink):
-    """Remembers a word."""
-
-    word = b"none"
-
-    def dump_state(self) -> bytes:
-        """Return the word."""
-        return self.word
-
-    def load_state(self, state: bytes) -> None:
-        """Go on with another word."""
-        self.word = state
 
 
 class Yard:
@@ -64,20 +50,17 @@ class Yard:
         """Bind the sockets and build the daemon."""
         self.listener = listen([str(self.path)], mode=0o600, group=None)
         self.doors: Doors = open_doors(str(self.path), None)
-        return Daemon(self.configuration, self.listener, doors=self.doors)
+        self.state = self.open_state()
+        return Daemon(self.configuration, self.listener, doors=self.doors, state=self.state)
+
+    def open_state(self) -> State:
+        """Open the state directory."""
+        return open_state(str(self.state_dir), outbox_max_bytes=16 << 20)
 
     def close(self) -> None:
         """Give the sockets back."""
         self.doors.close()
         self.listener.close()
-
-    def remember(self) -> StateFolder:
-        """Have an earlier daemon leave a word for the first sink."""
-        earlier = RememberingSink()
-        earlier.word = b"earlier"
-        folder = StateFolder(str(self.state_dir))
-        folder.keep([("a", earlier)])
-        return folder
 
 
 @pytest.fixture
@@ -125,8 +108,7 @@ async def test_a_step_that_fails_leaves_no_task_no_path_and_no_door_behind(
     caplog: pytest.LogCaptureFixture,
     step: str,
 ) -> None:
-    yard = make_yard(RememberingSink(), ScriptedSink())
-    folder = yard.remember()
+    yard = make_yard(ScriptedSink(), ScriptedSink())
     daemon = yard.build()
     assert yard.path.with_name("admin.sock").exists()
     send_datagram(yard.path, encode(EventsFrame([MetricEvent("m", 1.0, 0.0)])))
@@ -142,27 +124,13 @@ async def test_a_step_that_fails_leaves_no_task_no_path_and_no_door_behind(
     assert [door.socket.fileno() for door in yard.doors.opened] == [-1]
     assert daemon.ledger.events_decoded == 1
     assert caplog.messages[-1] == "stopped"
-    sink = RememberingSink()
-    folder.recall("a", sink)
-    assert sink.word == b"earlier"
+    await yard.open_state().close()
 
 
 @pytest.mark.asyncio
-async def test_a_daemon_that_cannot_be_built_takes_nothing_of_what_sinks_remember(
-    make_yard: Callable[..., Yard],
-) -> None:
-    class RememberingPage(PrometheusSink):
-        def dump_state(self) -> bytes:
-            return b""
-
-        def load_state(self, state: bytes) -> None:
-            raise AssertionError
-
-    yard = make_yard(RememberingPage(), PrometheusSink())
-    folder = yard.remember()
+async def test_two_sinks_that_want_the_same_page_are_refused(make_yard: Callable[..., Yard]) -> None:
+    yard = make_yard(PrometheusSink(), PrometheusSink())
     with pytest.raises(ConfigurationError) as caught:
         yard.build()
     assert str(caught.value) == "sinks.toml: [sinks] a and b: one page shows one sink; remove the others"
-    sink = RememberingSink()
-    folder.recall("a", sink)
-    assert sink.word == b"earlier"
+    await yard.state.close()

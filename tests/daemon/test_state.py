@@ -1,88 +1,49 @@
-"""What sinks remember across an orderly restart."""
+"""The state directory: outbox and journal open together or not at all; the check sees it beforehand."""
 
-import logging
 import os
 from pathlib import Path
 
 import pytest
 
-from aiokpl_metricsd.errors import ConfigurationError
-from aiokpl_metricsd.sinks.null import NullSink
-from aiokpl_metricsd.state import StateFolder, check_state_dir
+from aiokpl_metricsd.errors import ConfigurationError, StateInUseError
+from aiokpl_metricsd.state import State, check_state_dir, open_state
+
+OUTBOX_BYTES = 16 << 20
 
 
-class Remembering(NullSink):
-    """Remembers one number."""
-
-    def __init__(self, number: int = 0) -> None:
-        self.number = number
-
-    def dump_state(self) -> bytes:
-        return str(self.number).encode()
-
-    def load_state(self, state: bytes) -> None:
-        self.number = int(state)
+def open_at(path: Path) -> State:
+    return open_state(str(path), outbox_max_bytes=OUTBOX_BYTES)
 
 
-def test_a_sink_goes_on_from_what_the_last_daemon_kept(tmp_path: Path) -> None:
-    StateFolder(str(tmp_path)).keep([("a/b", Remembering(7)), ("other", NullSink())])
-    sink = Remembering()
-    StateFolder(str(tmp_path)).recall("a/b", sink)
-    assert sink.number == 7
+@pytest.mark.asyncio
+async def test_a_directory_is_made_for_its_owner_alone_and_keeps_its_identity(tmp_path: Path) -> None:
+    path = tmp_path / "some" / "state"
+    state = open_at(path)
+    identity = state.outbox.state_id
+    await state.close()
+    assert path.stat().st_mode & 0o777 == 0o700
+    assert (path / "journal").stat().st_mode & 0o777 == 0o700
+    state = open_at(path)
+    assert state.outbox.state_id == identity
+    await state.close()
 
 
-def test_what_was_recalled_is_not_recalled_again_unless_kept_again(tmp_path: Path) -> None:
-    folder = StateFolder(str(tmp_path))
-    folder.keep([("a", Remembering(7))])
-    folder.recall("a", Remembering())
-    killed = Remembering()
-    folder.recall("a", killed)
-    assert killed.number == 0
+@pytest.mark.asyncio
+async def test_one_daemon_at_a_time(tmp_path: Path) -> None:
+    state = open_at(tmp_path)
+    with pytest.raises(StateInUseError, match="another daemon uses it; stop it, or set state_dir"):
+        open_at(tmp_path)
+    await state.close()
+    await open_at(tmp_path).close()
 
 
-def test_without_a_state_directory_nothing_is_remembered() -> None:
-    folder = StateFolder(None)
-    folder.keep([("a", Remembering(7))])
-    sink = Remembering()
-    folder.recall("a", sink)
-    assert sink.number == 0
-
-
-def test_a_damaged_file_is_said_and_the_sink_begins_anew(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = StateFolder(str(tmp_path))
-    folder.keep([("a", Remembering(7))])
-    (file,) = (tmp_path / "sinks").iterdir()
-    file.write_bytes(b"no number")
-    sink = Remembering()
-    with caplog.at_level(logging.WARNING):
-        folder.recall("a", sink)
-    assert sink.number == 0
-    assert "begin anew" in caplog.text
-
-
-def test_a_sink_that_cannot_say_its_state_costs_only_its_own(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    class Failing(Remembering):
-        def dump_state(self) -> bytes:
-            raise RuntimeError("no")
-
-    folder = StateFolder(str(tmp_path))
-    with caplog.at_level(logging.WARNING):
-        folder.keep([("bad", Failing()), ("good", Remembering(3))])
-    sink = Remembering()
-    folder.recall("good", sink)
-    assert sink.number == 3
-    assert "bad" in str(caplog.records[0].__dict__["fields"])
-
-
-def test_the_files_are_the_owners_alone(tmp_path: Path) -> None:
-    StateFolder(str(tmp_path / "state")).keep([("a", Remembering(7))])
-    made = tmp_path / "state" / "sinks"
-    assert made.stat().st_mode & 0o777 == 0o700
-    assert [file.stat().st_mode & 0o777 for file in made.iterdir()] == [0o600]
+@pytest.mark.asyncio
+async def test_a_journal_that_cannot_be_used_gives_the_directory_back(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text("no directory")
+    with pytest.raises(ConfigurationError, match="journal cannot be used"):
+        open_at(tmp_path)
+    (tmp_path / "journal").unlink()
+    await open_at(tmp_path).close()
 
 
 @pytest.mark.parametrize("below", ["file", "file/deeper/still", "\0", "n" * 300])
@@ -91,7 +52,7 @@ def test_a_directory_that_cannot_be_made_is_one_line_and_the_check_has_the_same(
 ) -> None:
     (tmp_path / "file").write_text("")
     lines: set[str] = set()
-    for refuse in (StateFolder, check_state_dir):
+    for refuse in (lambda path: open_at(Path(path)), check_state_dir):
         with pytest.raises(ConfigurationError, match=r"state_dir: .* cannot be made: .") as caught:
             refuse(str(tmp_path / below))
         lines.add(str(caught.value))
@@ -106,8 +67,9 @@ def test_the_check_of_a_directory_makes_nothing(tmp_path: Path, below: str) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_check_knows_a_directory_that_is_there(tmp_path: Path) -> None:
-    StateFolder(str(tmp_path))
+@pytest.mark.asyncio
+async def test_the_check_knows_a_directory_that_is_there(tmp_path: Path) -> None:
+    await open_at(tmp_path).close()
     check_state_dir(str(tmp_path))
 
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
 from aiokpl_metricsd.aggregating.live import LIVE_SECONDS
 from aiokpl_metricsd.aggregating.windows import Window, Windows
 from aiokpl_metricsd.aggregator import Aggregator
+from aiokpl_metricsd.delivering.slicing import Work, run_sliced
 from aiokpl_metricsd.ledger import Ledger
 
 # How often the clock looks whether a window is due, and whether the wall clock was set.
@@ -80,26 +81,36 @@ class WindowClock:
         self._offset = clock.time() - self._began
 
     async def run(
-        self, read_pass: Callable[[], None], hand_over: Callable[[list[Window], int], Awaitable[None]]
+        self,
+        read_pass: Callable[[], Iterator[None]],
+        hand_over: Callable[[list[Window], int | None], Awaitable[None]],
+        is_due: Callable[[], bool] = lambda: False,
     ) -> None:
         """Close windows for ever: read what is queued, close what is due, hand it over.
 
         What is handed over comes with the end of the newest interval that is over, once for each interval
         even when nothing happened in it: a sink with longer windows waits for that. Cancelled in the
         midst of handing over, it does that first.
+
+        Args:
+            read_pass: reads what is queued, in slices, so that forty full lanes hold nothing else up.
+            hand_over: takes what has closed, and the end of the interval; None while it goes on.
+            is_due: whether to hand over, be it nothing, although no interval is over.
         """
         # An interval that ended before the daemon began is none of its own.
         handed_until = int(self._clock.time())
         while True:
             await self._clock.sleep(TICK_S)
-            closed = self.tick(read_pass)
+            closed = await run_sliced(self.tick(read_pass))
             over = self._over()
             if closed or over > handed_until:
                 handed_until = over
                 await _complete(hand_over(closed, over))
+            elif is_due():
+                await _complete(hand_over([], None))
 
-    def tick(self, read_pass: Callable[[], None]) -> list[Window]:
-        """Close what is due now; return it, oldest first."""
+    def tick(self, read_pass: Callable[[], Iterator[None]]) -> Work[list[Window]]:
+        """Close what is due now, after a pass in slices; return it, oldest first."""
         now, monotonic = self._clock.time(), self._clock.monotonic()
         step_s, self._offset = now - monotonic - self._offset, now - monotonic
         if step_s < -min(self._windows.interval_s, LIVE_SECONDS):
@@ -107,7 +118,7 @@ class WindowClock:
         if step_s < -self._windows.interval_s:
             # The clock was set back by more than a window. To wait until it is there again would hold
             # everything up, so the windows close, and new ones begin at the time that is now.
-            read_pass()
+            yield from read_pass()
             self._ledger.clock_steps += 1
             closed = self._aggregator.close_all(now)
             self._aggregator.begin_anew(now)
@@ -117,7 +128,7 @@ class WindowClock:
         next_end = self._windows.next_end()
         if next_end is None or next_end + self._grace_s > now:
             return []
-        read_pass()
+        yield from read_pass()
         return self._aggregator.close_due(now, self._grace_s)
 
     def _over(self) -> int:

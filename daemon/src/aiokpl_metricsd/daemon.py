@@ -1,16 +1,17 @@
 """The composition root: the only module that knows the steps, and the life of the process around them.
 
-    receiver -> decoder -> aggregator -> window clock -> delivery -> sinks
+    receiver -> decoder -> journal -> aggregator -> window clock -> checkpoint -> delivery -> sinks
 
-It starts with the socket, since producers wait for it: sinks come up afterwards, each in its own worker.
-It ends in the same order: no more datagrams, what is queued is read, the open windows close, the sinks
-get until the deadline.
+It starts with the sockets, since producers wait for them; then it counts what the last daemon had written
+down, if there is a state directory; sinks come up afterwards, each in its own worker. It ends in the same
+order: no more datagrams, what is queued is read, the open windows close, the sinks get until the deadline.
 """
 
 import asyncio
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from aiokpl_metrics_protocol import (
@@ -25,11 +26,12 @@ from aiokpl_metrics_protocol import (
 from aiokpl_metricsd.aggregating.registry import Registry
 from aiokpl_metricsd.aggregating.windows import Window, Windows
 from aiokpl_metricsd.aggregator import Aggregator
+from aiokpl_metricsd.checkpoint import Checkpointer, restore
 from aiokpl_metricsd.clock import Clock, SystemClock, WindowClock
 from aiokpl_metricsd.config import Configuration, find_sinks_place
 from aiokpl_metricsd.decoder import Decoder
-from aiokpl_metricsd.delivering.selection import Selection
-from aiokpl_metricsd.delivery import Delivery, SinkSettings
+from aiokpl_metricsd.delivering.settings import SinkSettings, build_settings
+from aiokpl_metricsd.delivery import Delivery
 from aiokpl_metricsd.lanes import Lanes
 from aiokpl_metricsd.ledger import Ledger
 from aiokpl_metricsd.listener import Listener
@@ -46,7 +48,7 @@ from aiokpl_metricsd.sinks.contract import EventfulMetricsSink
 from aiokpl_metricsd.sinks.loading import build_sink
 from aiokpl_metricsd.sinks.scraped import ScrapedSink, find_scraped
 from aiokpl_metricsd.snapshot import MetricSnapshot
-from aiokpl_metricsd.state import StateFolder
+from aiokpl_metricsd.state import State
 from aiokpl_metricsd.tap import Outlet, Tap
 
 _log = logging.getLogger("aiokpl_metricsd")
@@ -70,10 +72,11 @@ class Daemon:
         clock: where time comes from.
         daemon_id: of 63 bits; goes into the windows' ids.
         doors: the bound sockets of HTTP; the daemon gives them back.
+        state: what the last daemon left and this one leaves; the daemon gives it back. None keeps all in
+            memory.
 
     Raises:
-        ConfigurationError: a sink cannot be built, two want the same page, or the directory for what they
-            remember cannot be made.
+        ConfigurationError: a sink cannot be built, or two want the same page.
     """
 
     def __init__(
@@ -84,9 +87,13 @@ class Daemon:
         clock: Clock | None = None,
         daemon_id: int | None = None,
         doors: Doors | None = None,
+        state: State | None = None,
     ) -> None:
-        """Build the steps and put them together."""
+        """Build the steps and put them together; what was open when the last daemon ended is open again."""
         self._configuration = configuration
+        self._state = state
+        # Whether the state directory holds no checkpoint yet.
+        self._is_new = False
         self._listener = listener
         self._clock = SystemClock() if clock is None else clock
         self._stopping = asyncio.Event()
@@ -98,9 +105,10 @@ class Daemon:
             dimensions=configuration.dimensions,
             descriptions=_build_descriptions(configuration),
         )
-        self._windows = Windows(configuration.interval_s, int(self._clock.time()))
-        # Never 0, by which a lane is refused.
-        identity = int.from_bytes(os.urandom(8), "big") >> 1 or 1 if daemon_id is None else daemon_id
+        self._windows = self._build_windows()
+        identity = _draw_id() if daemon_id is None else daemon_id
+        if state is not None:
+            identity = state.outbox.state_id
         self.aggregator = Aggregator(
             self._registry,
             self._windows,
@@ -120,14 +128,12 @@ class Daemon:
             grace_s=configuration.grace_s,
         )
         self._throttle = Throttle(clock=self._clock.monotonic)
-        settings = [_build_settings(configuration, name) for name in configuration.sinks]
-        self.delivery = Delivery(settings)
-        self._sinks = [(each.name, each.sink) for each in settings]
-        # Before the sinks recall anything: what is recalled is gone from the folder.
-        scraped = find_scraped(self._sinks, find_sinks_place(configuration))
-        self._state = StateFolder(configuration.state_dir)
-        for sink_name, sink in self._sinks:
-            self._state.recall(sink_name, sink)
+        settings = [
+            build_settings(options, build_sink(options), configuration.interval_s)
+            for options in configuration.sinks.values()
+        ]
+        scraped = find_scraped([(each.name, each.sink) for each in settings], find_sinks_place(configuration))
+        self.delivery = Delivery(settings, outbox=None if state is None else state.outbox)
         outlets = [
             Outlet(each.name, each.selection, each.sink.record)
             for each in settings
@@ -153,8 +159,53 @@ class Daemon:
             lambda: not self._stopping.is_set(),
             self._clock.time,
         )
+        self._checkpointer = None if state is None else self._go_on(state)
         enabled = configuration.self_metrics.enabled
         self._differences = Differences(self._observer.collect, configuration.dimensions) if enabled else None
+
+    def _build_windows(self) -> Windows:
+        """Let windows begin where those of the last daemon ended, or now."""
+        now = int(self._clock.time())
+        interval_s = self._configuration.interval_s
+        if self._state is None or self._state.outbox.recovered.ledger is None:
+            return Windows(interval_s, now)
+        recovered = self._state.outbox.recovered
+        if recovered.closed_until > now + interval_s:
+            # The clock was set back meanwhile. To wait until it is there again would make everything late.
+            self.ledger.clock_steps += 1
+            return Windows(interval_s, now, recovered.last_number)
+        return Windows(interval_s, recovered.closed_until, recovered.last_number)
+
+    def _go_on(self, state: State) -> Checkpointer:
+        """Count what the last daemon had counted and no window has: its checkpoint, then its journal."""
+        recovered = state.outbox.recovered
+        self._is_new = recovered.ledger is None
+        clock_steps = self.ledger.clock_steps
+        restore(recovered, self.aggregator, self._decoder, self.ledger)
+        self.ledger.clock_steps += clock_steps
+        frames = 0
+        for record in state.journal.replay(recovered.position):
+            frame = self._decoder.decode(record.datagram)
+            if frame is not None:
+                self._count(frame, record.now)
+                frames += 1
+        if recovered.ledger is not None or frames:
+            fields = {
+                "windows": len(recovered.opened),
+                "frames": frames,
+                "events": self.aggregator.events_open,
+            }
+            _log.info("went on from the state directory", extra={"fields": fields})
+        state.outbox.forget_recovered()
+        return Checkpointer(
+            self.aggregator,
+            self._windows,
+            self._decoder,
+            self.ledger,
+            state.journal,
+            journal_max_bytes=self._configuration.journal_max_bytes,
+            clock=self._clock.monotonic,
+        )
 
     def _open_lanes(self, listener: socket.socket, daemon_id: int) -> Lanes:
         """Have the receiver accept lanes."""
@@ -189,17 +240,27 @@ class Daemon:
     async def run(self) -> None:
         """Serve until `stop`, then hand over what there is. Whatever fails, nothing is left behind."""
         try:
+            await self.delivery.start()
+            if self._is_new:
+                # The next daemon must know where the first window began.
+                await self._hand_over([], None)
             self._receiver.attach(asyncio.get_running_loop())
             _log.info("listening", extra={"fields": {"socket": self._listener.path}})
             self._admin.attach()
-            await self.delivery.start()
             await self._serve()
         finally:
             await self._finish()
 
     async def _serve(self) -> None:
         """Close windows until `stop`, or until that fails."""
-        closing = asyncio.ensure_future(self._window_clock.run(self._receiver.read_pass, self._hand_over))
+        checkpointer = self._checkpointer
+        closing = asyncio.ensure_future(
+            self._window_clock.run(
+                self._receiver.read_pass_sliced,
+                self._hand_over,
+                lambda: checkpointer is not None and checkpointer.is_due,
+            )
+        )
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait((closing, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -217,7 +278,8 @@ class Daemon:
             ending.callback(self._report_end)
             ending.callback(self._listener.close)
             ending.push_async_callback(self._admin.close)
-            ending.callback(self._state.keep, self._sinks)
+            if self._state is not None:
+                ending.push_async_callback(self._state.close)
             ending.push_async_callback(self.delivery.close, self._configuration.shutdown_timeout_s)
             self._receiver.detach()
             self._listener.refuse_more()
@@ -247,33 +309,75 @@ class Daemon:
     def _ingest(
         self,
         frame: ColumnsFrame | FoldedFrame | RowsFrame,
-        datagram: memoryview,  # noqa: ARG002 - for who writes it down
+        datagram: memoryview,
         now: float,
-        lane: Lane | None,  # noqa: ARG002 - the same
+        lane: Lane | None,
     ) -> None:
-        """Count one frame that is new: every one comes by here, once, from wherever it came."""
+        """Take one frame that is new: every one comes by here, once, from wherever it came."""
+        if not self._count(frame, now):
+            return
+        if self._state is not None:
+            # Only what decodes, and before anything is acknowledged, at the end of the turn.
+            self._state.journal.append(datagram, now, lane is not None)
+        if self.tap is None:
+            return
+        if isinstance(frame, ColumnsFrame):
+            self.tap.record_columns(frame.columns)
+        elif isinstance(frame, RowsFrame):
+            self.tap.record_rows(frame.events, now)
+
+    def _count(self, frame: ColumnsFrame | FoldedFrame | RowsFrame, now: float) -> bool:
+        """Count a frame that came at epoch second `now`. Return whether its rows decoded."""
         if isinstance(frame, ColumnsFrame):
             self._decoder.note_events(frame, self.aggregator.add_columns(frame.columns, now))
-            if self.tap is not None:
-                self.tap.record_columns(frame.columns)
         elif isinstance(frame, RowsFrame):
             try:
                 self.aggregator.add_rows(frame.events, now)
             except ProtocolError as error:
                 self._decoder.reject_decoded(error.reason)
-                return
-            if self.tap is not None:
-                self.tap.record_rows(frame.events, now)
+                return False
         else:
             self._decoder.note_events(frame, self.aggregator.add_sets(frame.sets, now))
+        return True
 
     def _end_turn(self) -> None:
-        """Acknowledge what a turn has read."""
+        """Write down what a turn has read, then acknowledge it."""
+        journaled = self._state is not None and self._state.journal.write()
         if self.lanes is not None:
-            self.lanes.acknowledge(journaled=False)
+            self.lanes.acknowledge(journaled=journaled)
 
-    async def _hand_over(self, windows: list[Window], over: int) -> None:
-        """Freeze closed windows, in slices, and give them to the sinks; `over` ends the newest interval."""
+    async def _hand_over(self, windows: list[Window], over: int | None) -> None:
+        """Freeze closed windows, in slices, and give them to the sinks, together with a checkpoint.
+
+        Args:
+            windows: that have closed, oldest first.
+            over: end of the newest interval, in epoch seconds; None where the interval goes on, and only a
+                checkpoint is due.
+        """
+        checkpointer = self._checkpointer
+        if checkpointer is None or not (windows or over is None or checkpointer.is_due):
+            await self.delivery.hand_over(await self._freeze(windows, over), None)
+        else:
+            # In the same turn as the close, before anything else is counted.
+            sealed = checkpointer.seal()
+            is_stored = False
+            try:
+                is_stored = await self.delivery.hand_over(await self._freeze(windows, over), sealed)
+            finally:
+                await checkpointer.release(sealed, is_stored=is_stored)
+        if not windows:
+            return
+        self._report_series()
+        for _ in self.aggregator.forget_idle(self._clock.time(), 4 * _SLICE_SERIES):
+            await asyncio.sleep(0)
+        for _ in self._decoder.forget_idle(self._clock.time(), 4 * _SLICE_SERIES):
+            await asyncio.sleep(0)
+
+    async def _freeze(
+        self, windows: list[Window], over: int | None
+    ) -> list[tuple[Sequence[MetricSnapshot], float]]:
+        """Return the snapshots of closed windows, each with the window's end."""
+        frozen: list[tuple[Sequence[MetricSnapshot], float]] = []
         for window in windows:
             snapshots: list[MetricSnapshot] = []
             for part in self.aggregator.freeze(window, _SLICE_SERIES):
@@ -284,15 +388,11 @@ class Daemon:
                 snapshots += self._differences.build_snapshots(
                     window_id, float(window.start), float(window.end)
                 )
-            self.delivery.offer_nowait(snapshots, window_end=float(window.end))
-        if not windows:
-            self.delivery.offer_nowait((), window_end=float(over))
-            return
-        self._report_series()
-        for _ in self.aggregator.forget_idle(self._clock.time(), 4 * _SLICE_SERIES):
-            await asyncio.sleep(0)
-        for _ in self._decoder.forget_idle(self._clock.time(), 4 * _SLICE_SERIES):
-            await asyncio.sleep(0)
+            frozen.append((snapshots, float(window.end)))
+        if not windows and over is not None:
+            # Time has passed, which completes the longer window of a sink.
+            frozen.append(((), float(over)))
+        return frozen
 
     def _report_series(self) -> None:
         """Name the metrics whose series overflow or contradict each other, at most once a minute."""
@@ -309,23 +409,9 @@ class Daemon:
             _log.warning(message, extra={"fields": {"names": top}})
 
 
-def _build_settings(configuration: Configuration, name: str) -> SinkSettings:
-    options = configuration.sinks[name]
-    selection = Selection(
-        level=options.level,
-        include=options.include,
-        exclude=options.exclude,
-        drop_dimensions=options.drop_dimensions,
-        interval_s=options.interval_s if options.interval_s > configuration.interval_s else None,
-    )
-    sink = build_sink(options)
-    return SinkSettings(
-        name=name,
-        sink=sink,
-        selection=selection,
-        timeout_s=options.timeout_s,
-        max_age_s=getattr(sink, "max_age_s", None),
-    )
+def _draw_id() -> int:
+    """Return 63 random bits, never 0, by which a lane is refused."""
+    return int.from_bytes(os.urandom(8), "big") >> 1 or 1
 
 
 def _build_descriptions(configuration: Configuration) -> dict[str, Description]:

@@ -200,6 +200,11 @@ class Outbox:
         """
         await self._thread.submit(lambda: self._store.forget_sink(name))
 
+    def abandon(self) -> None:
+        """Give the directory back at once, before anything was asked for."""
+        self._thread.end()
+        self._store.close()
+
     async def close(self) -> None:
         """Do what was asked for, then close the database and give the directory back. Once.
 

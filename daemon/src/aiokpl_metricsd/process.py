@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from aiokpl_metrics_protocol import socket_candidates
 from aiokpl_metricsd.config import Configuration, load
-from aiokpl_metricsd.errors import ConfigurationError, SocketInUseError
+from aiokpl_metricsd.errors import ConfigurationError, SocketInUseError, StateInUseError
 from aiokpl_metricsd.listener import Listener, listen
 from aiokpl_metricsd.log import configure
 from aiokpl_metricsd.serving.door import Doors, open_doors
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     import asyncio
 
     from aiokpl_metricsd.daemon import Daemon
+    from aiokpl_metricsd.state import State
 
 EXIT_OK = 0
-EXIT_SOCKET_IN_USE = 1
+EXIT_IN_USE = 1
 EXIT_CONFIGURATION = 2
 
 # The decoder makes a list of columns for each datagram, never a cycle: at the default of 700 the
@@ -56,22 +57,22 @@ def serve(config: str | None = None, log_format: str = "text", log_level: str = 
         return EXIT_CONFIGURATION
     except SocketInUseError as error:
         sys.stderr.write(f"{error}\n")
-        return EXIT_SOCKET_IN_USE
+        return EXIT_IN_USE
     try:
         doors = open_doors(listener.path, configuration.http.listen)
     except (ConfigurationError, SocketInUseError) as error:
         listener.close()
         sys.stderr.write(f"{error}\n")
-        return EXIT_SOCKET_IN_USE if isinstance(error, SocketInUseError) else EXIT_CONFIGURATION
+        return EXIT_IN_USE if isinstance(error, SocketInUseError) else EXIT_CONFIGURATION
     # From here on something may have been accepted: a signal that comes before the event loop waits for it.
     early: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: early.append(received))
     try:
         return _run(configuration, listener, doors, early)
-    except ConfigurationError as error:
+    except (ConfigurationError, StateInUseError) as error:
         sys.stderr.write(f"{error}\n")
-        return EXIT_CONFIGURATION
+        return EXIT_IN_USE if isinstance(error, StateInUseError) else EXIT_CONFIGURATION
     finally:
         doors.close()
         listener.close()
@@ -84,11 +85,10 @@ def _run(configuration: Configuration, listener: Listener, doors: Doors, early: 
 
     from aiokpl_metricsd.daemon import Daemon
 
-    if configuration.state_dir is not None:
-        _log.warning("state_dir keeps what sinks remember; windows still wait in memory in this version")
+    state = _open_state(configuration)
     gc.set_threshold(_GC_THRESHOLD, 20, 20)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        daemon = Daemon(configuration, listener, doors=doors)
+        daemon = Daemon(configuration, listener, doors=doors, state=state)
         runner.run(_run_daemon(daemon, early))
         if _is_held_up(asyncio.all_tasks(runner.get_loop())):
             # All is delivered or counted as lost by now. What still runs is a sink's task or thread that
@@ -98,6 +98,19 @@ def _run(configuration: Configuration, listener: Listener, doors: Doors, early: 
             logging.shutdown()
             os._exit(EXIT_OK)
     return EXIT_OK
+
+
+def _open_state(configuration: Configuration) -> "State | None":
+    if configuration.state_dir is None:
+        return None
+    # SQLite takes 5 ms to import, which a daemon without state need not spend.
+    from aiokpl_metricsd.state import open_state
+
+    return open_state(
+        configuration.state_dir,
+        outbox_max_bytes=configuration.outbox_max_bytes,
+        fsync=configuration.fsync,
+    )
 
 
 def _is_held_up(tasks: "Collection[asyncio.Task[object]]") -> bool:
@@ -121,4 +134,4 @@ async def _run_daemon(daemon: "Daemon", early: list[int]) -> None:
     await daemon.run()
 
 
-__all__ = ["EXIT_CONFIGURATION", "EXIT_OK", "EXIT_SOCKET_IN_USE", "serve"]
+__all__ = ["EXIT_CONFIGURATION", "EXIT_IN_USE", "EXIT_OK", "serve"]

@@ -14,10 +14,14 @@ from aiokpl_metricsd.errors import (
     PermanentExportError,
     RetryableExportError,
 )
-from aiokpl_metricsd.sinks.contract import EventfulMetricsSink, MetricsSink, RepeatRule
+from aiokpl_metricsd.sinks.contract import (
+    EventfulMetricsSink,
+    MetricsSink,
+    RememberingSink,
+    RepeatRule,
+)
 from aiokpl_metricsd.sinks.loading import build_options
 from aiokpl_metricsd.snapshot import MetricSnapshot
-from aiokpl_metricsd.state import RememberingSink
 from aiokpl_metricsd.testing.backend import Answer
 from aiokpl_metricsd.testing.outcome import Outcome, attempt
 from aiokpl_metricsd.testing.specimen import (
