@@ -20,7 +20,7 @@ from aiokpl_metricsd.aggregating.histogram import Histogram
 from aiokpl_metricsd.errors import PartialExportError, PermanentExportError, RetryableExportError
 from aiokpl_metricsd.rendering.quantile import quantile
 from aiokpl_metricsd.sinks.datadog.memory import Memory
-from aiokpl_metricsd.sinks.datadog.point import Role, encode_distribution
+from aiokpl_metricsd.sinks.datadog.point import TYPES, Role, encode_distribution
 from aiokpl_metricsd.sinks.datadog.request import (
     Point,
     cut_requests,
@@ -289,22 +289,48 @@ def test_texts_that_are_too_long_are_cut_and_stay_apart() -> None:
     check_tag(encode_tag(stem, stem))
 
 
+def check_series(point: Point, entry: str) -> None:
+    assert entry == json.dumps(
+        {
+            "metric": point.name,
+            "type": TYPES[point.role],
+            "points": [{"timestamp": point.window.second, "value": point.number}],
+            "resources": [{"type": "host", "name": "höst"}],
+            "tags": point.tags,
+            "interval": point.interval_s,
+            "unit": point.unit,
+        }
+    )
+
+
+def check_distribution(point: Point, entry: str) -> None:
+    values = [value for value, count in point.runs for _ in range(count)]
+    assert entry == json.dumps(
+        {
+            "metric": point.name,
+            "type": "distribution",
+            "points": [[point.window.second, values]],
+            "host": "höst",
+            "tags": point.tags,
+        }
+    )
+
+
 @given(st.lists(st.floats(-1e38, 1e38), min_size=1, max_size=5), st.lists(pairs, max_size=3))
-def test_the_bytes_counted_are_those_that_the_client_writes(
+def test_entries_are_written_as_json_dumps_writes_them_and_their_bytes_are_counted(
     values: list[float], dimensions: list[tuple[str, str]]
 ) -> None:
     window = Memory().find(build_snapshot("a", 1.0), 0.0, ("", 0.0, 0.0))
     tags = encode_tags(dimensions)
     series = Point(Role.COUNT, "a", tags, values[0], window, (0,), ("a", ()), (), 60, "byte")
-    entry, size_bytes = encode_series(series, "höst")
-    assert size_bytes == len(json.dumps(entry))
+    check_series(series, encode_series(series, "höst"))
     runs = tuple((value, 3) for value in values)
     distribution = Point(Role.DISTRIBUTION, "a", tags, 0.0, window, (0,), ("a", ()), runs)
-    entry, size_bytes = encode_distribution_points(distribution, "höst")
-    assert size_bytes == len(json.dumps(entry))
+    check_distribution(distribution, encode_distribution_points(distribution, "höst"))
     for request in cut_requests([series] * 5, "höst", 500):
-        body = len(json.dumps({"series": request.entries}))
-        assert body <= request.size_bytes <= max(500, body + 2)
+        body = request.encode_body()
+        assert body == json.dumps({"series": [json.loads(entry) for entry in request.entries]}).encode()
+        assert len(body) <= request.size_bytes <= max(500, len(body) + 2)
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

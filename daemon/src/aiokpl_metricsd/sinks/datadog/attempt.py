@@ -23,7 +23,8 @@ from aiokpl_metricsd.errors import (
 )
 from aiokpl_metricsd.sinks.datadog.answer import Answer, Fate, decode_error
 from aiokpl_metricsd.sinks.datadog.builder import Builder, Plan
-from aiokpl_metricsd.sinks.datadog.memory import Memory
+from aiokpl_metricsd.sinks.datadog.memory import Memory, Settlement
+from aiokpl_metricsd.sinks.datadog.point import Unfit
 from aiokpl_metricsd.sinks.datadog.request import Request, cut_requests
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
@@ -91,14 +92,27 @@ class Attempt:
         self._until = time.monotonic() + limit_s
         self._refusal: Answer | None = None
         self._failure: Answer | None = None
-        self._done: list[MetricSnapshot] = []
+        self._settlement: Settlement | None = None
 
     def settle(self) -> None:
         """Forget what was kept for snapshots that are done with: call it when the answer reaches its caller.
 
-        A caller that gave up before believes that all of it failed, and will send all of it again.
+        A caller that gave up before believes that all of it failed, and will send all of it again. So this is
+        one step that nothing can cancel in the middle, and a short one.
         """
-        self._shared.memory.settle(self._done)
+        if self._settlement is None:
+            return
+        # Not waited for: an attempt that was left behind may hold it for as long as a request takes.
+        is_alone = self._shared.lock.acquire(blocking=False)
+        try:
+            self._shared.memory.settle(self._settlement, is_alone=is_alone)
+        finally:
+            if is_alone:
+                self._shared.lock.release()
+
+    def discard(self) -> None:
+        """Free what `settle` has put away, which takes longer than a turn of the event loop may."""
+        self._settlement = None
 
     def run(self) -> None:
         """Do it all; never raises. Blocks for as long as the requests take."""
@@ -181,7 +195,12 @@ class Attempt:
             if builder.open[index] and index not in builder.unfit
         ]
         left = {id(snapshot) for snapshot in remaining}
-        self._done = [snapshot for snapshot in snapshots if id(snapshot) not in left]
+        # Of what is malformed nothing was accepted, and it may not even be looked up.
+        self._settlement = self._shared.memory.prepare_settlement(
+            snapshot
+            for index, snapshot in enumerate(snapshots)
+            if id(snapshot) not in left and builder.unfit.get(index) is not Unfit.MALFORMED
+        )
         words = [
             f"set aside: {reason.value} {count}" for reason, count in Counter(builder.unfit.values()).items()
         ]

@@ -11,6 +11,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from aiokpl_metrics_protocol import MetricKind
 from aiokpl_metricsd.sinks.datadog.memory import Memory, SeriesKey, WindowMemory
 from aiokpl_metricsd.sinks.datadog.point import (
     EXACT_SUFFIXES,
@@ -105,9 +106,12 @@ class Builder:
     def walk_series(self) -> Iterator[Point]:
         """Yield counts and gauges."""
         merged: dict[tuple[int, str, tuple[str, ...]], Point] = {}
-        for index, place in self._walk():
-            values = encode_numbers(self._snapshots[index], exact_statistics=self._plan.exact_statistics)
+        for index, snapshot in self._walk():
+            values = encode_numbers(snapshot, exact_statistics=self._plan.exact_statistics)
             self.open[index] += len(values) - 1
+            place = self._place(snapshot) if values else None
+            if not isinstance(place, Place):
+                continue
             for role, number in values:
                 point = self._build(index, role, place, number)
                 if place.identity in self._equal or point.share in place.window.merged:
@@ -123,12 +127,13 @@ class Builder:
 
     def walk_distributions(self) -> Iterator[Point]:
         """Yield the distributions that were not accepted before; equal ones add up by themselves."""
-        for index, place in self._walk():
+        for index, snapshot in self._walk():
             self.open[index] -= 1
-            if place.key in place.window.accepted:
+            place = self._place(snapshot) if snapshot.kind is MetricKind.HISTOGRAM else None
+            if not isinstance(place, Place) or place.key in place.window.accepted:
                 continue
             try:
-                runs = encode_points(self._snapshots[index], self._plan.max_points)
+                runs = encode_points(snapshot, self._plan.max_points)
             except _MALFORMED:
                 self.unfit[index] = Unfit.MALFORMED
                 continue
@@ -163,12 +168,10 @@ class Builder:
                 seen.add(found.identity)
         return equal
 
-    def _walk(self) -> Iterator[tuple[int, Place]]:
+    def _walk(self) -> Iterator[tuple[int, MetricSnapshot]]:
         for index, snapshot in enumerate(self._snapshots):
             if index not in self.unfit:
-                place = self._place(snapshot)
-                if isinstance(place, Place):
-                    yield index, place
+                yield index, snapshot
 
     def _place(self, snapshot: MetricSnapshot) -> Place | Unfit:
         name = encode_name(self._plan.prefix, snapshot.name)

@@ -15,7 +15,7 @@ All of it is bounded. What is forgotten first is the oldest, and costs what the 
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final
 
 from msgspec import Struct
@@ -56,6 +56,34 @@ class WindowMemory(Struct):
     second: int
     accepted: set[SeriesKey]
     merged: dict[tuple[str, tuple[str, ...]], dict[SeriesKey, float]]
+
+
+class Share(Struct):
+    """What a window's accepted series become.
+
+    Attributes:
+        window: whose they are.
+        known: how many there were.
+        done: the series whose distributions need not be known any more.
+        rest: all others; once it is settled, what there was before.
+    """
+
+    window: WindowMemory
+    known: int
+    done: set[SeriesKey]
+    rest: set[SeriesKey]
+
+
+class Settlement(Struct):
+    """What is to be forgotten, worked out beforehand.
+
+    Attributes:
+        shares: by window.
+        timeless: the identities of snapshots without a time that are not sent again.
+    """
+
+    shares: list[Share]
+    timeless: list[int]
 
 
 class Memory:
@@ -105,14 +133,40 @@ class Memory:
             self._windows.move_to_end(key)
         return window
 
-    def settle(self, done: Sequence[MetricSnapshot]) -> None:
-        """Forget what was kept for snapshots that are not sent again."""
+    def prepare_settlement(self, done: Iterable[MetricSnapshot]) -> Settlement:
+        """Look up what is kept for snapshots that are not sent again. Changes nothing."""
+        shares: dict[WindowKey, Share] = {}
+        timeless: list[int] = []
         for snapshot in done:
-            kept = self._timeless.pop(id(snapshot), None)
-            key = kept[1] if kept is not None else self._name_window(snapshot, None)
-            window = self._windows.get(key)
-            if window is not None:
-                window.accepted.discard((snapshot.name, snapshot.dimensions))
+            if id(snapshot) in self._timeless:
+                timeless.append(id(snapshot))
+            name = self._name_window(snapshot, None)
+            window = self._windows.get(name)
+            key = (snapshot.name, snapshot.dimensions)
+            if window is not None and window.accepted and key in window.accepted:
+                share = shares.get(name)
+                if share is None:
+                    share = shares[name] = Share(window, len(window.accepted), set(), set())
+                share.done.add(key)
+        for share in shares.values():
+            share.rest = share.window.accepted - share.done
+        return Settlement(list(shares.values()), timeless)
+
+    def settle(self, settlement: Settlement, *, is_alone: bool) -> None:
+        """Forget it.
+
+        Args:
+            settlement: from `prepare_settlement`.
+            is_alone: no attempt runs meanwhile. It takes no time then, however many series there are.
+        """
+        for share in settlement.shares:
+            if is_alone and len(share.window.accepted) == share.known:
+                # What was there stays in the share: whoever drops that has the time to free it.
+                share.window.accepted, share.rest = share.rest, share.window.accepted
+            else:
+                share.window.accepted -= share.done
+        for identity in settlement.timeless:
+            self._timeless.pop(identity, None)
 
     def _name_window(self, snapshot: MetricSnapshot, timeless: WindowKey | None) -> WindowKey:
         if snapshot.window_end:
@@ -146,6 +200,8 @@ __all__ = [
     "MAX_WINDOWS",
     "Memory",
     "SeriesKey",
+    "Settlement",
+    "Share",
     "WindowKey",
     "WindowMemory",
 ]

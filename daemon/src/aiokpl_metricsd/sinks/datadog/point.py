@@ -197,6 +197,8 @@ def encode_distribution(buckets: Buckets, low: float, high: float, point_count: 
     runs: list[tuple[float, int]] = []
     reached = placed = 0
     for midpoint, count in _walk(buckets):
+        if not count:
+            continue
         reached += count
         upto = reached * point_count // total
         if upto > placed:

@@ -145,7 +145,6 @@ class DatadogSink:
             snapshots, plan, self._shared, client, wait_s=self._timeout_s, limit_s=self._limit_s
         )
         await _run(attempt)
-        attempt.settle()
         if attempt.error is not None:
             raise attempt.error
 
@@ -222,20 +221,24 @@ def _find_pod() -> str:
 
 
 async def _run(attempt: Attempt) -> None:
-    """Run the attempt in a thread, which is left behind where the wait is cancelled."""
-    ended = Event()
+    """Run the attempt in a thread, which is left behind where the wait is cancelled, and settle it."""
+    ended, heard = Event(), Event()
 
     def work() -> None:
         attempt.run()
         ended.set()
+        heard.wait()
+        attempt.discard()
 
     Thread(target=work, name="datadog export", daemon=True).start()
     try:
         # The library's thread only waits: it is let go at once, and would keep the process alive.
         await to_thread.run_sync(ended.wait, abandon_on_cancel=True)
+        attempt.settle()
     finally:
         attempt.abandoned.set()
         ended.set()
+        heard.set()
 
 
 __all__ = ["DatadogSink"]
