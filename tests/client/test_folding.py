@@ -159,6 +159,31 @@ def test_without_room_a_new_series_finds_coarser_windows_first_and_then_none() -
     assert [each.count for each in folded.take()] == [11, *[1] * 12]
 
 
+def test_histograms_that_grow_take_no_more_than_the_room() -> None:
+    series = [encode_series(Series(f"h{number}", "histogram")) for number in range(20)]
+    folded = Fold()
+    folded.begin(60.0)
+    recorded = kept = 0
+    for step in range(100):
+        for each in series:
+            recorded += 1
+            kept += folded.add(each, 60 * (step // 10), [1.1 ** (step % 50)], 30_000)
+            assert folded.size_bytes < 30_000 + 1_000
+    assert 0 < kept < recorded
+    assert sum(each.count for each in folded.take()) == folded.events + kept
+
+
+def test_with_one_window_left_what_has_a_set_is_never_dropped() -> None:
+    series = [encode_series(Series(f"c{number}", "counter")) for number in range(10)]
+    folded = Fold()
+    folded.begin(60.0)
+    for step in range(100):
+        for each in series:
+            assert folded.add(each, 60 * step, [1.0], 3_000)
+    sets = list(folded.take())
+    assert [(each.count, each.second, each.last_second) for each in sets] == [(100, 0, 5_940)] * 10
+
+
 def test_only_a_declared_counter_or_gauge_has_no_buckets() -> None:
     # What nobody declared is what the daemon's configuration says, maybe a histogram.
     for series, has_buckets in [

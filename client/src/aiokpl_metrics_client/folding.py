@@ -99,12 +99,15 @@ class Fold:
 
     def add(self, series: bytes, second: int, values: list[float], room_bytes: int) -> bool:
         """Add finite floats, the events of one series in one second. Return whether there was room."""
+        # Histograms grow, so that there may be too much although each set fitted once.
+        while self.size_bytes > room_bytes and self._coarsen():
+            pass
         window = self._windows.get(self._find(second))
         found = None if window is None else window.get(series)
         if found is None:
             found = self._open(series, second, room_bytes)
-            if found is None:
-                return False
+        if found is None or (found.histogram is not None and self.size_bytes > room_bytes):
+            return False
         if found.count + len(values) > MAX_COLUMN_COUNT:
             found = self._replace_full(found)
         if found.histogram is None:
@@ -148,7 +151,8 @@ class Fold:
             if not is_one_too_many and self.size_bytes + size <= room_bytes:
                 break
             if not self._coarsen():
-                return None
+                # One window is left: what has a set there goes into it, whatever its second.
+                return next((only.get(series) for only in self._windows.values()), None)
         if window is None:
             window = self._windows[number] = {}
         histogram = Histogram() if has_buckets else None
