@@ -44,16 +44,18 @@ def test_the_version_is_printed(nursery: Nursery) -> None:
 def test_the_help_names_every_option_and_command(nursery: Nursery) -> None:
     child = run(nursery, "--help")
     assert child.poll() == 0
-    for word in ("--config", "--log-format", "--log-level", "--version", "check", "send"):
+    for word in ("--config", "--log-format", "--log-level", "--version", "check", "send", "status"):
         assert word in child.stdout
     assert child.stderr == ""
 
 
-@pytest.mark.parametrize("command", ["check", "send"])
-def test_each_command_has_help_of_its_own(nursery: Nursery, command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "option"), [("check", "--config"), ("send", "--dim"), ("status", "--json")]
+)
+def test_each_command_has_help_of_its_own(nursery: Nursery, command: str, option: str) -> None:
     child = run(nursery, command, "--help")
     assert child.poll() == 0
-    assert "--config" in child.stdout or "--dim" in child.stdout
+    assert option in child.stdout
 
 
 @pytest.mark.parametrize(
@@ -163,6 +165,26 @@ def test_the_daemon_refuses_what_check_refuses_in_the_same_words(nursery: Nurser
     # What comes before it is the log.
     assert started.stderr.splitlines()[-1] == line
     assert "Traceback" not in started.stderr
+
+
+def test_without_aiohttp_a_sink_that_is_scraped_is_refused_and_the_extra_is_named(nursery: Nursery) -> None:
+    hiding = nursery.directory / "hiding"
+    hiding.mkdir()
+    (hiding / "sitecustomize.py").write_text('import sys\nsys.modules["aiohttp"] = None\n')
+    path = nursery.directory / "sinks.toml"
+    path.write_text('[sinks.page]\ntype = "prometheus"\n')
+    environ = {
+        "AIOKPL_METRICSD_SOCKET": str(nursery.directory / "metrics.sock"),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(hiding), os.environ.get("PYTHONPATH")))),
+    }
+    for command in (("check",), ()):
+        child = run(nursery, *command, "--config", str(path), environ=environ)
+        assert child.poll() == 2
+        assert child.stdout == ""
+        assert child.stderr.splitlines()[-1] == (
+            f"{path}: [sinks.page]: its page cannot be served: HTTP needs the package aiohttp; "
+            "install aiokpl-metricsd[prometheus]"
+        )
 
 
 # ---- send

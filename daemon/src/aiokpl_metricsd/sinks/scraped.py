@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 from aiokpl_metricsd.aggregating.open_windows import OpenWindows
 from aiokpl_metricsd.configuring.place import Place, quote_key
 from aiokpl_metricsd.rendering.exposition import Form
+from aiokpl_metricsd.serving.door import describe_missing, is_installed
 
 
 @runtime_checkable
@@ -44,11 +45,15 @@ def find_scraped(sinks: Iterable[tuple[str, object]], place: Place) -> dict[str,
         place: of the table of all sinks.
 
     Raises:
-        ConfigurationError: two sinks want the same page.
+        ConfigurationError: two sinks want the same page, or nothing is installed that could serve it.
     """
     scraped = {name: sink for name, sink in sinks if isinstance(sink, ScrapedSink)}
     if len(scraped) > 1:
         raise place.error("one page shows one sink; remove the others", " and ".join(map(quote_key, scraped)))
+    # Also without a TCP address: the page is on admin.sock as well, and nowhere at all without the package.
+    for name in scraped:
+        if not is_installed():
+            raise place.below(name).error(f"its page cannot be served: {describe_missing()}")
     return scraped
 
 
