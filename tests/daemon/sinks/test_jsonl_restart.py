@@ -151,9 +151,14 @@ async def test_every_window_is_there_once_whenever_the_daemon_dies(
                 await asyncio.sleep(0.001)
         await life.rest()
         with sink._file._lock:
-            # What a SIGKILL leaves: this life goes on in its own directory, in vain.
-            path = tmp_path / f"a{death}" / "out" / "windows.jsonl"
-            shutil.copytree(life.directory.parent, path.parents[1])
+            # What a SIGKILL leaves: the files themselves. This life goes on with copies, in vain.
+            there = tmp_path / f"a{death}" / "out"
+            shutil.copytree(life.directory, there.parent / "state")
+            path.parent.rename(there)
+            shutil.copytree(there, path.parent)
+            if sink._file._descriptor is not None:
+                os.dup2(os.open(path, os.O_RDWR | os.O_APPEND), sink._file._descriptor)
+            path = there / path.name
         await life.delivery.close(1.0)
         await life.outbox.close()
     async with living(path.parents[1] / "state", serve(build_sink(path))) as life:

@@ -7,20 +7,30 @@ nor tears a row. A row torn by the process's death is cut off when the file is n
 A file that someone else moved away (logrotate) is noticed before the next window, which goes into a new one;
 one that was truncated in place is simply appended to. One daemon writes to one path. Nothing is synced: a row
 survives the process, not the machine.
+
+**Every window exactly once.** What the sink remembers is which file it wrote to, and up to where; delivery
+stores that with the mark that a batch was taken. After a crash the file may have more than was marked, which
+will be exported again: on entering it is cut off. A file is known by how it begins, so it is found under the
+next number too, if it was renamed after the mark; newer files have nothing then that was marked, and are
+emptied. A file that someone else moved out of sight since the mark leaves its successor as it is: one batch
+may be in both.
 """
 
 import os
 import stat
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from errno import EACCES, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENXIO, EPERM, EROFS
 from pathlib import Path
 from threading import Event, Lock
 from types import TracebackType
 from typing import Self
 
+import msgspec
 from anyio import CancelScope, to_thread
 from anyio.lowlevel import checkpoint
+from msgspec import Struct
 
 from aiokpl_metricsd.errors import ConfigurationError, PartialExportError, RetryableExportError
 from aiokpl_metricsd.rendering.rows import encode_rows
@@ -40,6 +50,24 @@ _PERMANENT = frozenset(
 # 255 and 1,024 characters, each at most six bytes as JSON writes them, are 230 KB.
 _ROW_START = b'{"window_id":'
 _MAX_TAIL_BYTES = 512 * 1024
+# How much of a file's beginning tells it from others: its first row, or most of it.
+_HEAD_BYTES = 512
+
+
+class _Mark(Struct, frozen=True, array_like=True):
+    """Where a file ended.
+
+    Attributes:
+        device: of the file.
+        inode: of the file.
+        size_bytes: of it.
+        head: its beginning, as far as it goes.
+    """
+
+    device: int
+    inode: int
+    size_bytes: int
+    head: bytes
 
 
 class JsonlSink:
@@ -58,6 +86,8 @@ class JsonlSink:
 
     repeat_rule = RepeatRule.ADDS
     ordered = True
+    # About 4 MB of rows: what one append has, and what a crash costs to be written again.
+    max_batch = 10_000
 
     def __init__(self, *, path: str, max_bytes: int | None = 64 * 1024 * 1024, keep: int = 5) -> None:
         """Keep the options; nothing is opened before entering."""
@@ -98,6 +128,18 @@ class JsonlSink:
         if refused:
             raise PartialExportError("not to be written as JSON", rejected=refused)
 
+    def dump_state(self) -> bytes:
+        """Return which file it is, and where it ended after the last export that returned."""
+        return msgspec.msgpack.encode(self._file.restore_to or self._file.mark)
+
+    def load_state(self, state: bytes) -> None:
+        """Cut off on entering what the file has more than when this was dumped.
+
+        Raises:
+            msgspec.MsgspecError: this is no such state.
+        """
+        self._file.restore_to = msgspec.msgpack.decode(state, type=_Mark | None)
+
     async def __aenter__(self) -> Self:
         """Open the file, or create it. What may pass, as a full disk, is left to the exports.
 
@@ -125,10 +167,18 @@ class JsonlSink:
 
 
 class _File:
-    """The file and the older ones beside it. Every method may block, so threads call them, one at a time."""
+    """The file and the older ones beside it. Every method may block, so threads call them, one at a time.
+
+    Attributes:
+        path: of the file.
+        mark: where it ended when it was last opened or appended to; None before.
+        restore_to: where it is to end when it is next opened; None for anywhere.
+    """
 
     def __init__(self, path: str, max_bytes: int | None, keep: int) -> None:
         self.path = path
+        self.mark: _Mark | None = None
+        self.restore_to: _Mark | None = None
         self._max_bytes = max_bytes
         self._keep = keep
         self._lock = Lock()
@@ -143,7 +193,10 @@ class _File:
             OSError: the directory is missing, the path is no regular file, or opening is refused.
         """
         with self._lock:
-            self._follow()
+            if self.restore_to is not None:
+                self._restore(self.restore_to)
+                self.restore_to = None
+            self.mark = _mark(self._follow())
 
     def append(self, parts: Sequence[bytes], abandoned: Event) -> None:
         """Append all of it; or nothing, if that fails or `abandoned` is set by then.
@@ -154,6 +207,9 @@ class _File:
         with self._lock:
             if abandoned.is_set():
                 return
+            if self.restore_to is not None:
+                self._restore(self.restore_to)
+                self.restore_to = None
             descriptor = self._follow()
             if self._cut_at is not None:
                 self._cut(descriptor)
@@ -166,6 +222,7 @@ class _File:
                 _write_all(descriptor, parts)
                 if not abandoned.is_set():
                     self._cut_at = None
+                    self.mark = _mark(descriptor)
             finally:
                 if self._cut_at is not None:
                     self._cut(descriptor)
@@ -194,11 +251,34 @@ class _File:
             os.ftruncate(descriptor, self._cut_at)
         self._cut_at = None
 
+    def _name_all(self) -> list[str]:
+        return [self.path, *(f"{self.path}.{number}" for number in range(1, self._keep + 1))]
+
+    def _restore(self, mark: _Mark) -> None:
+        """Cut off what was appended after the mark, in this file and in newer ones."""
+        names = self._name_all()
+        found = next((number for number, name in enumerate(names) if _is_marked(name, mark)), None)
+        if found is None:
+            here = _stat(self.path)
+            # The same file with another beginning was emptied since, by `keep` 0 or someone else. With the
+            # same beginning it lost its end, as when the machine died.
+            is_same = here is not None and (here.st_dev, here.st_ino) == (mark.device, mark.inode)
+            if is_same and not mark.head.startswith(_read_head(self.path)):
+                os.truncate(self.path, 0)
+            return
+        os.truncate(names[found], mark.size_bytes)
+        for name in names[1:found]:
+            with suppress(FileNotFoundError):
+                Path(name).unlink()
+        if found and _stat(self.path) is not None:
+            os.truncate(self.path, 0)
+
     def _rotate(self) -> None:
         """Move every file one number on, up to the first number that is free, else onto the oldest."""
-        names = [self.path, *(f"{self.path}.{number}" for number in range(1, self._keep + 1))]
+        names = self._name_all()
         if len(names) == 1:
-            Path(self.path).unlink()
+            # In place: a new file might be taken for another one's successor.
+            os.truncate(self.path, 0)
             return
         free = next((i for i, name in enumerate(names) if i and not os.path.lexists(name)), len(names) - 1)
         for number in range(free, 0, -1):
@@ -223,6 +303,34 @@ def _open_regular(path: str) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _mark(descriptor: int) -> _Mark:
+    here = os.fstat(descriptor)
+    head = os.pread(descriptor, min(_HEAD_BYTES, here.st_size), 0)
+    return _Mark(here.st_dev, here.st_ino, here.st_size, head)
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)  # noqa: PTH116 - beside os.truncate
+    except FileNotFoundError:
+        return None
+
+
+def _is_marked(path: str, mark: _Mark) -> bool:
+    """Return whether it is the file that was marked, or a copy of it."""
+    here = _stat(path)
+    if here is None or not stat.S_ISREG(here.st_mode) or here.st_size < mark.size_bytes:
+        return False
+    if not mark.size_bytes:
+        return (here.st_dev, here.st_ino) == (mark.device, mark.inode)
+    return _read_head(path).startswith(mark.head)
+
+
+def _read_head(path: str) -> bytes:
+    with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs import time
+        return file.read(_HEAD_BYTES)
 
 
 def _check_regular(descriptor: int) -> None:
