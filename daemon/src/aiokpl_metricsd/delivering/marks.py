@@ -61,6 +61,11 @@ class Marks:
         """Return the account as it is now."""
         return SinkAccount(_encoder.encode(self._ledger), state)
 
+    async def note_entered(self) -> None:
+        """Store what the sink remembers before its first export: a crash goes back to that."""
+        if self._outbox is not None and self._sink is not None:
+            await self.store_account(await self._dump_state())
+
     async def load(self, consignment: Consignment, part: int) -> bool:
         """Load a part that is to be sent next; False where that failed, and a pause is due."""
         if self._outbox is None or consignment.stored is None:

@@ -176,6 +176,7 @@ class Worker:
             return
         cause: BaseException | None = None
         try:
+            await self._marks.note_entered()
             await self._serve()
         except BaseException as error:
             cause = error

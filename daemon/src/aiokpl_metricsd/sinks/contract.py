@@ -70,7 +70,8 @@ class RememberingSink(Protocol):
     def dump_state(self) -> bytes:
         """Return what the next daemon's sink needs, as it is after the last export that returned.
 
-        Called in another thread while no export is under way; after each batch, so it should be quick.
+        Called after entering and after each batch, so it should be quick; in another thread, while no export
+        is under way.
         """
         ...
 
