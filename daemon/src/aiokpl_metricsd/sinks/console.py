@@ -56,6 +56,8 @@ class ConsoleSink:
 
     repeat_rule = RepeatRule.ADDS
     ordered = True
+    # About 2 MB of text: what is printed again where a crash comes between.
+    max_batch = 10_000
 
     def __init__(
         self,

@@ -91,11 +91,13 @@ class Answer(Struct, frozen=True):
         fate: what follows.
         message: one line for people.
         retry_after_s: seconds that the service asked to wait, or None.
+        is_ambiguous: the service may have taken the request all the same.
     """
 
     fate: Fate
     message: str
     retry_after_s: float | None = None
+    is_ambiguous: bool = False
 
 
 def decode_error(error: BaseException, now: float) -> Answer:
@@ -107,7 +109,7 @@ def decode_error(error: BaseException, now: float) -> Answer:
     """
     response = _read_table(getattr(error, "response", None))
     if not response:
-        return Answer(Fate.AGAIN, f"no answer: {_describe(error)}")
+        return Answer(Fate.AGAIN, f"no answer: {_describe(error)}", is_ambiguous=True)
     metadata, said = _read_table(response.get("ResponseMetadata")), _read_table(response.get("Error"))
     status = metadata.get("HTTPStatusCode")
     code = str(said.get("Code") or status or "unknown")
@@ -121,7 +123,7 @@ def decode_error(error: BaseException, now: float) -> Answer:
         return Answer(Fate.AGAIN, f"credentials or permissions are not accepted ({text})", retry_after_s)
     if status in {None, _BAD_REQUEST, _UNPROCESSABLE} and code not in _PASSING_CODES:
         return Answer(Fate.REFUSED, f"refused ({text})")
-    return Answer(Fate.AGAIN, f"the service fails ({text})", retry_after_s)
+    return Answer(Fate.AGAIN, f"the service fails ({text})", retry_after_s, is_ambiguous=True)
 
 
 def read_retry_after(headers: Mapping[str, Any], now: float) -> float | None:

@@ -88,6 +88,8 @@ class CloudWatchSink:
     repeat_rule = RepeatRule.ADDS
     ordered = False
     max_age_s = float(MAX_AGE_S)
+    # One round of four requests of 1,000 datums: what is stored, sent, and marked together.
+    max_batch = 4_000
 
     def __init__(  # noqa: PLR0913 - the options of a sink are its arguments
         self,
@@ -271,6 +273,7 @@ class _Attempt:
         self.unfit: Sequence[tuple[MetricSnapshot, Unfit]] = ()
         self._snapshots = snapshots
         self._refused: list[MetricSnapshot] = []
+        self._uncertain: list[MetricSnapshot] = []
         self._messages: list[str] = []
         self._retry_after_s: float | None = None
 
@@ -279,6 +282,8 @@ class _Attempt:
         # Too large by one datum is no size: it is that datum.
         is_refused = answer.fate is Fate.REFUSED or (answer.fate is Fate.SMALLER and len(snapshots) == 1)
         (self._refused if is_refused else self.held).extend(snapshots)
+        if answer.is_ambiguous:
+            self._uncertain.extend(snapshots)
         if answer.message not in self._messages:
             self._messages.append(answer.message)
         if answer.retry_after_s is not None:
@@ -292,7 +297,17 @@ class _Attempt:
             messages.append(f"{len(self.unsent)} snapshots not sent in the time for one export")
         message = "; ".join(messages)
         if not self.accepted_count and self.held:
-            raise RetryableExportError(message, retry_after_s=self._retry_after_s)
+            if 0 < len(self._uncertain) < len(remaining):
+                # Said one by one, where not all of them may have been taken.
+                raise PartialExportError(
+                    message,
+                    remaining=remaining,
+                    rejected=[snapshot for snapshot, _ in self.unfit],
+                    uncertain=self._uncertain,
+                    retry_after_s=self._choose_pause(),
+                )
+            is_ambiguous = bool(self._uncertain)
+            raise RetryableExportError(message, retry_after_s=self._retry_after_s, is_ambiguous=is_ambiguous)
         if not self.accepted_count and self._refused:
             raise PermanentExportError(message)
         if remaining or self.unfit:
@@ -300,6 +315,7 @@ class _Attempt:
                 message,
                 remaining=remaining,
                 rejected=[snapshot for snapshot, _ in self.unfit],
+                uncertain=self._uncertain,
                 retry_after_s=self._choose_pause() if self.held else None,
             )
 

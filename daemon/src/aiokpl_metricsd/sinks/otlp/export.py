@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 
 from anyio import move_on_after, to_thread
 
-from aiokpl_metricsd.errors import PermanentExportError, RetryableExportError
+from aiokpl_metricsd.errors import ExportError, PermanentExportError, RetryableExportError
 from aiokpl_metricsd.sinks.otlp.answer import Accepted, TooLargeError
 from aiokpl_metricsd.sinks.otlp.data import MAX_REQUEST_POINTS, Encoder, Refusal, Request
 from aiokpl_metricsd.sinks.otlp.settings import Settings
@@ -44,6 +44,7 @@ class Shipment:
         error: what ended it early, or None.
         accepted_count: snapshots that the backend took.
         remaining: snapshots that are not sent yet, or were not taken.
+        uncertain: those of them that the backend may have taken all the same.
         refused: never to be sent again, with the reasons.
         partials: words, rejected points and points of requests that were taken in part.
         warnings: what the backend said though it took everything.
@@ -56,6 +57,7 @@ class Shipment:
         self.error: Exception | None = None
         self.accepted_count = 0
         self.remaining: Sequence[MetricSnapshot] = snapshots
+        self.uncertain: Sequence[MetricSnapshot] = ()
         self.refused: list[tuple[MetricSnapshot, Refusal]] = []
         self.partials: list[tuple[str, int, int]] = []
         self.warnings: list[str] = []
@@ -83,6 +85,8 @@ class Shipment:
                 break
             except Exception as error:  # noqa: BLE001 - translated already; what is left is raised as it is
                 self.error = error
+                if not isinstance(error, ExportError):
+                    self.uncertain = request.taken
                 break
             if request.taken and limit < self.max_bytes:
                 _logger.warning("the backend takes smaller requests", extra={"fields": {"bytes": limit}})

@@ -79,6 +79,9 @@ class OtlpSink:
 
     repeat_rule = RepeatRule.ADDS
     ordered = True
+    # Some requests of about 4 MiB: what may be counted twice where a crash comes between. Totals, which a
+    # repeat does not change, go as a whole window, with one state to be stored.
+    max_batch: int | None = 10_000
 
     def __init__(
         self,
@@ -100,6 +103,7 @@ class OtlpSink:
         word = read_temporality(os.environ) if isinstance(temporality, _Default) else temporality
         if word.lower() == CUMULATIVE:
             self.repeat_rule = RepeatRule.CUMULATIVE
+            self.max_batch = None
         self._options = Options(
             endpoint=endpoint,
             protocol=None if isinstance(protocol, _Default) else checked,
@@ -229,6 +233,7 @@ class OtlpSink:
                 shipment.describe(),
                 remaining=shipment.remaining,
                 rejected=[snapshot for snapshot, _ in shipment.refused],
+                uncertain=shipment.uncertain,
                 retry_after_s=_find_retry_after(error),
             ) from error
 
