@@ -24,6 +24,7 @@ from aiokpl_metricsd.rendering.exposition import Form, accepts_gzip, choose_form
 from aiokpl_metricsd.serving import door, http, own_metrics
 from aiokpl_metricsd.serving.admin import Admin
 from aiokpl_metricsd.serving.door import Doors, open_doors
+from aiokpl_metricsd.serving.inquiry import decode_statement
 from aiokpl_metricsd.serving.observer import Observer, Parts, name_own_metrics
 from aiokpl_metricsd.serving.own_metrics import Differences
 from aiokpl_metricsd.serving.view import SelectedWindows
@@ -149,6 +150,21 @@ async def test_the_page_is_compressed_where_that_is_accepted(directory: Path) ->
 async def test_a_head_request_has_no_body(directory: Path) -> None:
     async with serving(directory) as (rig, session), session.head(f"{rig.url}/metrics") as answer:
         assert (answer.status, await answer.read()) == (200, b"")
+
+
+async def test_the_ledger_is_one_statement_of_all_accounts(directory: Path) -> None:
+    async with serving(directory, None) as (rig, session):
+        rig.add("requests", 1.0, 2.0)
+        async with session.get("http://admin/ledger") as answer:
+            assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
+            body = await answer.read()
+        async with session.get("http://admin/ledger", headers={"Accept-Encoding": "gzip"}) as answer:
+            assert json.loads(gzip.decompress(await answer.read())) == json.loads(body)
+    statement = decode_statement(body)
+    assert body.endswith(b"}\n")
+    assert (statement.ingest.events_open, statement.ingest.balance["events"]) == (2, 0)
+    assert set(statement.sinks) == {"null", "page"}
+    assert statement.losses == []
 
 
 async def test_the_snapshot_is_the_live_view_by_seconds_and_name(directory: Path) -> None:
