@@ -83,6 +83,8 @@ class DatadogSink:
     ordered = False
     # Older windows are refused by the intake: seconds from their end.
     max_age_s = float(MAX_AGE_S - TIME_MARGIN_S)
+    # About a megabyte of points: what is stored, sent, and marked together.
+    max_batch = 10_000
 
     def __init__(  # noqa: PLR0913 - the options
         self,
