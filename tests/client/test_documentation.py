@@ -7,7 +7,13 @@ import pytest
 
 from aiokpl_metrics_client import DropReason, MetricsLevel
 from aiokpl_metrics_client.folding import MAX_WINDOWS
-from aiokpl_metrics_client.outbound import FOLD_BYTES, MAX_PENDING_BYTES, MAX_UNACKNOWLEDGED_BYTES, NO_LANE_S
+from aiokpl_metrics_client.outbound import (
+    FOLD_BYTES,
+    FOLD_BYTES_PER_SERIES,
+    MAX_PENDING_BYTES,
+    MAX_UNACKNOWLEDGED_BYTES,
+    NO_LANE_S,
+)
 from tests.client.door import Door
 from tests.support.child import ROOT, Nursery
 
@@ -65,6 +71,7 @@ def test_the_table_of_levels_is_complete() -> None:
 def test_the_bounds_are_the_ones_that_the_page_names() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert f"{MAX_PENDING_BYTES // 2**20} MiB" in text
+    assert f"{FOLD_BYTES_PER_SERIES // 2**10} KiB more for each series" in text
     assert f"{MAX_UNACKNOWLEDGED_BYTES // 2**10} KiB" in text
     assert f"{MAX_WINDOWS} windows" in text
     assert (FOLD_BYTES, NO_LANE_S) == (2**20, 60.0)

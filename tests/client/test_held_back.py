@@ -131,6 +131,7 @@ def test_past_the_bound_of_all_events_are_dropped_and_every_event_is_one_or_the_
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_PENDING_BYTES", 60_000)
+    monkeypatch.setattr(module, "FOLD_BYTES_PER_SERIES", 0)
     for _ in range(5):
         for number in range(1_000):
             bench.put(f"n{number}", 2, "counter")
@@ -146,6 +147,22 @@ def test_past_the_bound_of_all_events_are_dropped_and_every_event_is_one_or_the_
     bench.put("more", 1)
     bench.tick()
     assert bench.way.frames[-1].totals.dropped == {"buffer_full": dropped}
+
+
+def test_thousands_of_histograms_have_room_in_the_fold_and_memory_is_bounded(bench: Bench) -> None:
+    for number in range(2_000):
+        bench.put(f"h{number}", 1.5, "histogram")
+    bench.tick()
+    recorded = 2_000
+    for step in range(30):
+        for buffer in bench.table.buffers():
+            buffer.values.extend([1.1**step, 2.0])
+            recorded += 2
+        bench.tick()
+    progress = bench.outbound.progress
+    assert bench.outbound.dropped() == {}
+    assert progress.events_pending + progress.events_in_fold == recorded
+    assert progress.bytes_in_fold <= module.MAX_PENDING_BYTES + 2_000 * module.FOLD_BYTES_PER_SERIES
 
 
 def test_what_is_folded_is_dropped_with_the_rest_at_the_end(bench: Bench) -> None:

@@ -18,8 +18,10 @@ from aiokpl_metrics_client.statistics import DropReason, State
 from aiokpl_metrics_client.transport import Outcome, Transport, Way
 from aiokpl_metrics_protocol import AckFrame, HelloFrame
 
-# Frames and folded events that may wait for the daemon, together.
+# Frames and folded events that may wait for the daemon, together; folded events of many series may take more,
+# by so much a series: a histogram of 40 buckets has 3.6 KB, and each series is to have one at least.
 MAX_PENDING_BYTES = 8 * 1024 * 1024
+FOLD_BYTES_PER_SERIES = 4 * 1024
 
 # With frames of so many bytes waiting, what comes is folded. At a thousand busy counters that is 15 seconds.
 FOLD_BYTES = 1024 * 1024
@@ -274,7 +276,8 @@ class Outbound:
                 return
             if not fold.events:
                 fold.begin(self._interval_s)
-            folded = len(values) if fold.add(series, second, values, MAX_PENDING_BYTES - pending) else 0
+            room = MAX_PENDING_BYTES - pending + FOLD_BYTES_PER_SERIES * len(self._table)
+            folded = len(values) if fold.add(series, second, values, room) else 0
         without_room = len(values) - folded
         if without_room:
             self.drops.add(DropReason.BUFFER_FULL, without_room)
@@ -439,6 +442,7 @@ class Outbound:
 
 __all__ = [
     "FOLD_BYTES",
+    "FOLD_BYTES_PER_SERIES",
     "MAX_PENDING_BYTES",
     "MAX_UNACKNOWLEDGED_BYTES",
     "NO_LANE_S",
