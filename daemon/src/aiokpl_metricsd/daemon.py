@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 from aiokpl_metrics_protocol import (
@@ -28,9 +28,8 @@ from aiokpl_metricsd.aggregating.windows import Window, Windows
 from aiokpl_metricsd.aggregator import Aggregator
 from aiokpl_metricsd.checkpoint import Checkpointer, restore
 from aiokpl_metricsd.clock import Clock, SystemClock, WindowClock
-from aiokpl_metricsd.config import Configuration, find_sinks_place
+from aiokpl_metricsd.config import Configuration
 from aiokpl_metricsd.decoder import Decoder
-from aiokpl_metricsd.delivering.settings import SinkSettings, build_settings
 from aiokpl_metricsd.delivery import Delivery
 from aiokpl_metricsd.lanes import Lanes
 from aiokpl_metricsd.ledger import Ledger
@@ -39,17 +38,13 @@ from aiokpl_metricsd.log import Throttle
 from aiokpl_metricsd.receiver import Receiver
 from aiokpl_metricsd.receiving.front_door import FrontDoor
 from aiokpl_metricsd.receiving.lane import Lane
+from aiokpl_metricsd.roster import Roster
 from aiokpl_metricsd.serving.admin import Admin
 from aiokpl_metricsd.serving.door import Doors
-from aiokpl_metricsd.serving.observer import Observer, Parts, name_own_metrics
+from aiokpl_metricsd.serving.observer import Observer, Parts
 from aiokpl_metricsd.serving.own_metrics import Differences
-from aiokpl_metricsd.serving.view import SelectedWindows
-from aiokpl_metricsd.sinks.contract import EventfulMetricsSink
-from aiokpl_metricsd.sinks.loading import build_sink
-from aiokpl_metricsd.sinks.scraped import ScrapedSink, find_scraped
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from aiokpl_metricsd.state import State
-from aiokpl_metricsd.tap import Outlet, Tap
 
 _log = logging.getLogger("aiokpl_metricsd")
 
@@ -97,6 +92,7 @@ class Daemon:
         self._listener = listener
         self._clock = SystemClock() if clock is None else clock
         self._stopping = asyncio.Event()
+        self._reloading: set[asyncio.Task[object]] = set()
         self.ledger = Ledger()
         self._registry = Registry(
             self.ledger,
@@ -128,18 +124,10 @@ class Daemon:
             grace_s=configuration.grace_s,
         )
         self._throttle = Throttle(clock=self._clock.monotonic)
-        settings = [
-            build_settings(options, build_sink(options), configuration.interval_s)
-            for options in configuration.sinks.values()
-        ]
-        scraped = find_scraped([(each.name, each.sink) for each in settings], find_sinks_place(configuration))
+        self._roster = Roster(configuration, self._registry, self.aggregator, self._clock.monotonic)
+        self._tap = self._roster.tap
+        settings = tuple(self._roster.settings.values())
         self.delivery = Delivery(settings, outbox=None if state is None else state.outbox)
-        outlets = [
-            Outlet(each.name, each.selection, each.sink.record)
-            for each in settings
-            if isinstance(each.sink, EventfulMetricsSink)
-        ]
-        self.tap = Tap(self._registry, outlets, self._clock.monotonic) if outlets else None
         parts = Parts(
             ledger=self.ledger,
             decoder=self._decoder,
@@ -148,10 +136,12 @@ class Daemon:
             windows=self._windows,
             delivery=self.delivery,
             lanes=self.lanes,
+            journal=None if state is None else state.journal,
+            outbox=None if state is None else state.outbox,
             socket=listener.path,
         )
         self._observer = Observer(parts, self._clock.time())
-        self._join_page(settings, scraped)
+        self._observer.scraped = self._roster.scraped
         self._admin = Admin(
             Doors([]) if doors is None else doors,
             self._observer,
@@ -220,15 +210,23 @@ class Daemon:
             daemon_id=daemon_id,
         )
 
-    def _join_page(self, settings: list[SinkSettings], scraped: dict[str, ScrapedSink]) -> None:
-        """Let the page show the sink that is scraped, and that sink see the open windows."""
-        self._observer.scraped = scraped
-        for each in settings:
-            if each.name in scraped:
-                # Its own longer windows are not the daemon's, so it shows the closed ones alone.
-                is_base = each.selection.interval_s is None
-                view = SelectedWindows(self.aggregator, each.selection) if is_base else None
-                scraped[each.name].join_page(view, name_own_metrics())
+    def reload(self, load: Callable[[], Configuration]) -> None:
+        """Have the sinks exchanged for those of a new configuration, as far as it can be used.
+
+        Args:
+            load: reads it; called in a thread.
+        """
+        if not self._stopping.is_set():
+            task = asyncio.create_task(self._roster.reload(load, self.delivery), name="reload")
+            self._reloading.add(task)
+            task.add_done_callback(self._note_reloaded)
+
+    def _note_reloaded(self, task: "asyncio.Task[object]") -> None:
+        """Say when a reload ended by an error, which none should."""
+        self._reloading.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.critical("a reload ended half-way; restart the daemon", exc_info=error)
 
     def stop(self) -> None:
         """Ask `run` to end. A second call ends the process at once."""
@@ -281,6 +279,8 @@ class Daemon:
             if self._state is not None:
                 ending.push_async_callback(self._state.close)
             ending.push_async_callback(self.delivery.close, self._configuration.shutdown_timeout_s)
+            for task in self._reloading:
+                task.cancel()
             self._receiver.detach()
             self._listener.refuse_more()
             self._receiver.drain()
@@ -292,7 +292,7 @@ class Daemon:
         """Say every count that is not zero."""
         counts: dict[str, object] = {name: value for name, value in self.ledger.as_dict().items() if value}
         sinks = {name: ledger.as_dict() for name, ledger in self.delivery.ledgers.items()}
-        for outlet in () if self.tap is None else self.tap.outlets:
+        for outlet in self._tap.outlets:
             sinks[outlet.name] |= {"recorded": outlet.recorded, "withheld": outlet.withheld}
         _log.info("stopped", extra={"fields": {**counts, "sinks": sinks}})
 
@@ -319,12 +319,12 @@ class Daemon:
         if self._state is not None:
             # Only what decodes, and before anything is acknowledged, at the end of the turn.
             self._state.journal.append(datagram, now, lane is not None)
-        if self.tap is None:
+        if not self._tap.outlets:
             return
         if isinstance(frame, ColumnsFrame):
-            self.tap.record_columns(frame.columns)
+            self._tap.record_columns(frame.columns)
         elif isinstance(frame, RowsFrame):
-            self.tap.record_rows(frame.events, now)
+            self._tap.record_rows(frame.events, now)
 
     def _count(self, frame: ColumnsFrame | FoldedFrame | RowsFrame, now: float) -> bool:
         """Count a frame that came at epoch second `now`. Return whether its rows decoded."""

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Literal, cast
 
 from aiokpl_metrics_protocol import socket_candidates
@@ -68,8 +68,10 @@ def serve(config: str | None = None, log_format: str = "text", log_level: str = 
     early: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: early.append(received))
+    # What it would have read again has just been read.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        return _run(configuration, listener, doors, early)
+        return _run(configuration, listener, doors, early, lambda: load(config, os.environ))
     except (ConfigurationError, StateInUseError) as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_IN_USE if isinstance(error, StateInUseError) else EXIT_CONFIGURATION
@@ -78,7 +80,13 @@ def serve(config: str | None = None, log_format: str = "text", log_level: str = 
         listener.close()
 
 
-def _run(configuration: Configuration, listener: Listener, doors: Doors, early: list[int]) -> int:
+def _run(
+    configuration: Configuration,
+    listener: Listener,
+    doors: Doors,
+    early: list[int],
+    load_again: Callable[[], Configuration],
+) -> int:
     import asyncio
 
     import uvloop
@@ -89,7 +97,7 @@ def _run(configuration: Configuration, listener: Listener, doors: Doors, early: 
     gc.set_threshold(_GC_THRESHOLD, 20, 20)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         daemon = Daemon(configuration, listener, doors=doors, state=state)
-        runner.run(_run_daemon(daemon, early))
+        runner.run(_run_daemon(daemon, early, load_again))
         if _is_held_up(asyncio.all_tasks(runner.get_loop())):
             # All is delivered or counted as lost by now. What still runs is a sink's task or thread that
             # does not let itself be ended; to wait for it would use up the time that the process is given
@@ -121,12 +129,13 @@ def _is_held_up(tasks: "Collection[asyncio.Task[object]]") -> bool:
     return bool(tasks) or any(not thread.daemon for thread in others)
 
 
-async def _run_daemon(daemon: "Daemon", early: list[int]) -> None:
+async def _run_daemon(daemon: "Daemon", early: list[int], load_again: Callable[[], Configuration]) -> None:
     import asyncio
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.stop)
+    loop.add_signal_handler(signal.SIGHUP, daemon.reload, load_again)
     if early:
         daemon.stop()
     # What is loaded by now stays: the collector need not look at it again.
