@@ -144,6 +144,10 @@ SINK = {
     ),
     "waiting": _gauge("metricsd_sink_waiting_snapshots", "Snapshots that wait for the backend."),
     "merging": _gauge("metricsd_sink_merging_snapshots", "Snapshots in a longer window that is open."),
+    "last_error": _gauge(
+        "metricsd_sink_last_error",
+        "1, with the kind of the last failure as error; nothing where there was none. The log has its words.",
+    ),
     "last_success": _gauge(
         "metricsd_sink_last_success_timestamp_seconds",
         "Epoch seconds when the backend last took anything; 0 when it never did.",
@@ -160,8 +164,8 @@ INGEST_REASONS = {
 }
 SINK_REASONS = {"dropped_by_reason": tuple(reason.value for reason in DropReason)}
 
-# Columns that are no metric: a sum of others, or no number.
-NO_METRIC = frozenset({"dropped", "last_error"})
+# Columns that are no metric: a sum of others.
+NO_METRIC = frozenset({"dropped"})
 
 SINK_QUEUE = _gauge("metricsd_sink_waiting_windows", "Windows that are not wholly delivered to the sink.")
 SCRAPED_REFUSED = _loss(
@@ -209,6 +213,8 @@ def collect_columns(
 ) -> Iterator[Sample]:
     """Return the samples of a ledger's columns; a column by reason is one sample for each.
 
+    Of a column of words, which begin with a kind and a colon, the kind is a label: there are few.
+
     Args:
         metrics: by column.
         columns: the ledger's.
@@ -223,6 +229,8 @@ def collect_columns(
                 yield Sample(metric, float(count), (*labels, ("reason", reason)))
         elif isinstance(value, (int, float)):
             yield Sample(metric, float(value), labels)
+        elif isinstance(value, str) and value:
+            yield Sample(metric, 1.0, (*labels, ("error", value.partition(":")[0])))
 
 
 def collect_process(started: float) -> Iterator[Sample]:
