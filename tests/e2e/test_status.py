@@ -128,6 +128,8 @@ def test_a_producer_on_a_lane_is_shown_with_what_it_says_it_is(nursery: Nursery)
         2,
     )
     assert answer["ingest"]["lanes_open"] == 1
+    assert (answer["journal"]["state"], answer["outbox"]["state"]) == ("journaled", "stored")
+    assert answer["journal"]["size_bytes"] > 0
     assert daemon.stop() == 0
 
 
