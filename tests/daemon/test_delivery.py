@@ -386,3 +386,28 @@ async def test_a_fault_in_one_selection_costs_only_that_sink_and_what_it_held(
 def test_two_sinks_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="one name"):
         build(FakeClock(), serve(ScriptedSink()), serve(ScriptedSink()))
+
+
+@pytest.mark.asyncio
+async def test_windows_that_close_together_are_handed_over_at_once() -> None:
+    clock, sink = FakeClock(), ScriptedSink(ordered=True)
+    windows = [(build_window(2), 60.0), ((), 120.0), (build_window(3, start=120.0), 180.0)]
+    async with running(clock, serve(sink)) as delivery:
+        assert await delivery.hand_over(windows, None)
+        await settle()
+        assert [len(batch) for batch in sink.taken] == [2, 3]
+        assert delivery.ledgers["sink"].closed == 5
+        await clock.run(delivery.close(5.0))
+        assert not await delivery.hand_over(windows, None)
+        assert delivery.ledgers["sink"].dropped_by_reason == {"shutdown": 5}
+
+
+@pytest.mark.asyncio
+async def test_a_sink_is_given_no_more_than_it_takes_at_once() -> None:
+    clock, sink = FakeClock(), ScriptedSink([RetryableExportError(), None, RetryableExportError()])
+    sink.max_batch = 4  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    async with running(clock, serve(sink)) as delivery:
+        delivery.offer_nowait(build_window(10))
+        await clock.advance(10.0)
+        assert [len(batch) for batch in sink.taken] == [4, 4, 2]
+        assert sorted(sink.names) == sorted(snapshot.name for snapshot in build_window(10))

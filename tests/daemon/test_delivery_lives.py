@@ -1,4 +1,4 @@
-"""Whatever backends answer, and whenever the daemon dies: no snapshot without a fate, and ledgers that say it."""
+"""Whatever backends answer, whenever the daemon dies: no snapshot without a fate, and ledgers that say it."""
 
 import asyncio
 from collections import Counter

@@ -160,7 +160,8 @@ class Delivery:
     ) -> bool:
         """Take windows that closed together, for every sink, and wait until they are stored.
 
-        To be called between `start` and `close`, once at a time. With a cancelled call it is done all the same.
+        To be called between `start` and `close`, one call at a time. If the call is cancelled it is done all
+        the same.
 
         Args:
             windows: snapshots and the window's end in epoch seconds, oldest first. Windows without snapshots
@@ -169,7 +170,7 @@ class Delivery:
 
         Returns:
             Whether all is stored. If not, the windows are delivered from memory, and the checkpoint is not
-            taken: what it covers must be kept. Without an outbox there is nothing to be stored, and it is true.
+            taken: what it covers must be kept. Without an outbox there is nothing to be stored: true.
         """
         if self._is_closing:
             if self._outbox is None:
@@ -244,9 +245,9 @@ class Delivery:
     async def close(self, timeout_s: float) -> None:
         """Deliver what waits and leave every sink, within the timeout.
 
-        What is left then stays in the outbox; without one it is dropped, one log line a sink. A sink in backoff
-        is tried once more, at once. The last `LEAVE_RESERVE_S` are kept for leaving the sinks. What was on its
-        way when the time was over counts as not delivered, although the backend may have taken it.
+        What is left then stays in the outbox; without one it is dropped, one log line a sink. A sink in
+        backoff is tried once more, at once. The last `LEAVE_RESERVE_S` are kept for leaving the sinks. What
+        was on its way when the time was over counts as not delivered, although the backend may have taken it.
         """
         if self._is_closing:
             return
@@ -269,16 +270,20 @@ class Delivery:
         finally:
             for task in tasks:
                 task.cancel()
-            for closing in self._waiting:
-                if closing.stored is not None and not closing.stored.done():
-                    closing.stored.set_result(False)
-            for route in self._routes.values():
-                route.abandon(DropReason.SHUTDOWN)
+            self._abandon()
         # The cancelled ones run once more, to end.
         await asyncio.sleep(0)
         if self._outbox is not None:
             storing = asyncio.ensure_future(self._store_accounts(self._routes.values()))
             await wait_done([storing], deadline - clock(), sleep)
+
+    def _abandon(self) -> None:
+        """Drop what is not delivered, and not in the outbox either."""
+        for closing in self._waiting:
+            if closing.stored is not None and not closing.stored.done():
+                closing.stored.set_result(False)
+        for route in self._routes.values():
+            route.abandon(DropReason.SHUTDOWN)
 
     async def _take_in(self) -> None:
         """Make of each closing what each sink sees, have it stored, and hand it to the workers."""

@@ -15,6 +15,7 @@ from aiokpl_metricsd.delivering.consignment import (
 )
 from aiokpl_metricsd.errors import PartialExportError
 from aiokpl_metricsd.snapshot import MetricSnapshot
+from aiokpl_metricsd.storing.stored import StoredWindow
 from tests.daemon.fakes import build_snapshot, build_window
 
 
@@ -259,3 +260,111 @@ def test_what_a_sink_rejects_by_itself_convicts_no_suspect() -> None:
     waiting = consignment.next_batch()
     assert waiting is not None
     assert len(waiting) == 1
+
+
+def build_stored(*counts: int, attempted: frozenset[int] = frozenset()) -> Consignment:
+    stored = StoredWindow(9, "sink", "w0", 60.0, counts, attempted)
+    return Consignment(0, (), Random(1).random, stored=stored)
+
+
+def load_next(consignment: Consignment) -> Batch:
+    part = consignment.next_part()
+    assert part is not None
+    consignment.load(part, build_window(consignment.counts[part], prefix=f"p{part}-"))
+    batch = consignment.next_batch()
+    assert batch is not None
+    return batch
+
+
+def test_a_stored_window_is_loaded_part_by_part_and_each_is_done_by_itself() -> None:
+    consignment = build_stored(2, 0, 3)
+    assert (consignment.remaining_count, consignment.stored, consignment.window_end) == (5, 9, 60.0)
+    assert len(load_next(consignment)) == 2
+    assert (consignment.next_part(), consignment.current_part) == (None, 0)
+    consignment.accept()
+    assert consignment.has_done
+    (outcome,) = consignment.take_done()
+    assert (outcome.part, outcome.delivered, outcome.remaining) == (0, 2, ())
+    assert not consignment.has_done
+    assert consignment.next_part() == 2
+
+
+def test_what_is_let_go_has_the_outcome_of_each_part_that_changed_and_is_loaded_again() -> None:
+    consignment = build_stored(4, 4)
+    load_next(consignment)
+    consignment.refuse()
+    consignment.next_batch()
+    consignment.accept()
+    load = consignment.next_batch()
+    assert load is not None
+    (outcome,) = consignment.let_go()
+    assert (outcome.part, outcome.delivered, len(outcome.remaining)) == (0, 2, 2)
+    consignment.unload()
+    assert (consignment.next_part(), consignment.counts, consignment.remaining_count) == (0, [2, 4], 6)
+    assert consignment.let_go() == []
+
+
+def test_suspects_of_several_parts_are_convicted_each_in_its_own() -> None:
+    consignment = build_stored(1, 1, 2)
+    for _ in range(2):
+        load_next(consignment)
+        assert not consignment.refuse().quarantined
+    load_next(consignment)
+    assert len(consignment.accept().quarantined) == 2
+    outcomes = sorted(consignment.take_done(), key=lambda each: each.part)
+    assert [(each.quarantined, each.delivered) for each in outcomes] == [(1, 0), (1, 0), (0, 2)]
+
+
+def test_what_is_kept_is_not_unloaded() -> None:
+    consignment = build_stored(2, 2)
+    load_next(consignment)
+    consignment.let_go()
+    consignment.unload({0})
+    assert (consignment.next_part(), len(consignment.next_batch() or ())) == (None, 2)
+
+
+def test_parts_that_an_earlier_daemon_attempted_are_uncertain() -> None:
+    consignment = build_stored(2, 3, attempted=frozenset({1}))
+    assert (consignment.remaining_count, consignment.has_done) == (2, True)
+    assert [(each.part, each.uncertain) for each in consignment.take_done()] == [(1, 3)]
+
+
+def test_an_evicted_window_goes_on_with_what_is_loaded() -> None:
+    consignment = build_stored(2, 3)
+    load_next(consignment)
+    assert (consignment.evict(), consignment.stored, consignment.remaining_count) == (3, None, 2)
+    consignment.accept()
+    assert consignment.next_batch() is None
+
+
+def test_a_part_that_cannot_be_read_is_lost_by_itself() -> None:
+    consignment = build_stored(2, 3)
+    consignment.lose(0)
+    assert [(each.part, each.unreadable) for each in consignment.take_done()] == [(0, 2)]
+    assert (consignment.next_part(), consignment.remaining_count) == (1, 3)
+
+
+def test_a_window_in_memory_is_adopted_by_the_outbox() -> None:
+    window = build_window(4)
+    consignment = Consignment(0, [window[:2], window[2:]], Random(1).random)
+    consignment.next_batch()
+    consignment.split(PartialExportError(remaining=window[:1]))
+    consignment.take_done()
+    consignment.let_go()
+    batches = consignment.batches
+    assert [len(batch) for batch in batches] == [1, 2]
+    consignment.adopt(StoredWindow(7, "sink", "w0", 60.0, (1, 2)))
+    assert (consignment.stored, consignment.next_part(), consignment.remaining_count) == (7, 0, 3)
+
+
+def test_what_is_given_up_is_uncertain_and_the_rest_has_its_answer() -> None:
+    window = build_window(5)
+    consignment = build_consignment(window)
+    consignment.next_batch()
+    assert consignment.give_up(window[3:]) == 2
+    effect = consignment.split(PartialExportError(remaining=window[2:3]))
+    assert (effect.delivered_count, consignment.remaining_count) == (2, 1)
+    assert consignment.next_batch() == [window[2]]
+    assert consignment.give_up() == 1
+    (outcome,) = consignment.take_done()
+    assert (outcome.delivered, outcome.uncertain) == (2, 3)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from aiokpl_metricsd.delivering.interval import Merged, Merger
 from aiokpl_metricsd.delivering.slicing import run_at_once, run_sliced
+from aiokpl_metricsd.snapshot import MetricSnapshot
 from tests.daemon.fakes import build_snapshot, build_window
 
 
@@ -97,3 +98,24 @@ async def test_large_windows_are_merged_and_released_in_slices() -> None:
     await run_sliced(merger.steps(build_window(2_500, start=0.0)), pause)
     merged = await run_sliced(merger.steps(build_window(2_500, start=60.0)), pause)
     assert (pauses, len(merged.windows[0]), merged.merged_count) == (12, 2_500, 2_500)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 5), unique=True, max_size=5), min_size=1, max_size=8),
+    st.integers(0, 7),
+)
+def test_a_merger_that_was_dumped_and_restored_goes_on_as_if_nothing_had_been(
+    windows: list[list[int]], death: int
+) -> None:
+    def build(number: int, series: list[int]) -> list[MetricSnapshot]:
+        return [build_snapshot(f"m{each}", start=60.0 * number) for each in series]
+
+    whole, restored = Merger(240), Merger(240)
+    for number, series in enumerate(windows):
+        if number == death:
+            held = restored.dump()
+            restored = Merger(240)
+            restored.restore(held)
+        end = 60.0 * (number + 1)
+        assert restored.add(build(number, series), end) == whole.add(build(number, series), end)
+    assert run_at_once(restored.flush()) == run_at_once(whole.flush())

@@ -74,3 +74,33 @@ def test_it_is_written_as_plain_columns() -> None:
     written = json.loads(json.dumps(ledger.as_dict()))
     assert written["closed"] == written["dropped"] == 2
     assert written["dropped_by_reason"] == {"shutdown": 2}
+
+
+def test_a_change_is_added_figure_by_figure() -> None:
+    ledger, change = SinkLedger(), SinkLedger()
+    ledger.close_window(5)
+    ledger.drop(1, DropReason.FAULT)
+    change.close_window(3)
+    change.drop(2, DropReason.FAULT)
+    ledger.add(change)
+    assert (ledger.closed, ledger.waiting, ledger.dropped_by_reason) == (8, 5, {"fault": 3})
+    assert ledger.balance() == 0
+
+
+@given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 20), st.integers(0, 30), st.integers(0, 30))
+def test_a_ledger_agrees_with_what_a_restart_found_and_balances(
+    waiting: int, delivered: int, merging: int, found: int, held: int
+) -> None:
+    ledger = SinkLedger(
+        closed=waiting + delivered + merging, waiting=waiting, delivered=delivered, merging=merging
+    )
+    lost = ledger.reconcile(found, held)
+    assert (ledger.waiting, ledger.merging, ledger.balance()) == (found, held, 0)
+    assert lost == ledger.dropped == max(0, waiting - found) + max(0, merging - held)
+    assert ledger.delivered >= 0
+
+
+def test_what_is_kept_is_not_abandoned() -> None:
+    ledger = SinkLedger(closed=9, waiting=5, merging=4)
+    assert ledger.abandon(DropReason.SHUTDOWN, kept=3, kept_merging=4) == 2
+    assert (ledger.waiting, ledger.merging, ledger.balance()) == (3, 4, 0)

@@ -2,6 +2,7 @@ from random import Random
 
 from aiokpl_metricsd.delivering.consignment import Consignment
 from aiokpl_metricsd.delivering.window_queue import WindowQueue
+from aiokpl_metricsd.storing.stored import StoredWindow
 from tests.daemon.fakes import FakeClock, build_window
 
 
@@ -82,3 +83,30 @@ def test_stalled_windows_learn_that_the_backend_accepts() -> None:
     queue.put(consignment)
     queue.vouch()
     assert not consignment.is_stalled
+
+
+def build_stored(number: int) -> Consignment:
+    stored = StoredWindow(100 + number, "sink", "w", 60.0, (5,))
+    return Consignment(number, (), Random(1).random, stored=stored)
+
+
+def test_the_bounds_are_for_windows_in_memory() -> None:
+    queue = build_queue(max_windows=2)
+    for number in range(10):
+        assert queue.put(build_stored(number)) == []
+    dropped = [each.number for number in (10, 11, 12) for each in queue.put(build(number))]
+    assert (dropped, len(queue)) == ([10], 12)
+
+
+def test_windows_are_taken_out_by_their_number_in_the_outbox_and_by_where_they_are() -> None:
+    queue = build_queue()
+    for consignment in (build_stored(1), build(2), build_stored(3)):
+        queue.put(consignment)
+    removed = queue.remove(101)
+    assert removed is not None
+    assert (removed.number, queue.remove(101)) == (1, None)
+    assert [each.number for each in queue.take_unstored()] == [2]
+    assert queue.take_unstored() == []
+    assert [each.number for each in queue] == [3]
+    assert [each.number for each in queue.take_all()] == [3]
+    assert len(queue) == 0
