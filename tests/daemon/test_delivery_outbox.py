@@ -408,3 +408,27 @@ async def test_a_ledger_that_cannot_be_read_begins_anew_and_the_windows_are_deli
         await life.rest()
         assert (life.delivery.ledgers["sink"].closed, life.delivery.ledgers["sink"].delivered) == (2, 2)
     assert "reading the sink's ledger failed" in caplog.messages
+
+
+@pytest.mark.asyncio
+async def test_a_backend_that_is_down_for_a_thousand_windows_gets_all_of_them_and_another_notices_nothing(
+    tmp_path: Path,
+) -> None:
+    dead, well = ScriptedSink(then=RetryableExportError(retry_after_s=900.0), ordered=True), ScriptedSink()
+
+    async with living(tmp_path / "a", serve(dead, "dead"), serve(well, "well", catch_up_s=0.0)) as life:
+        for number in range(500):
+            assert await life.hand_over(build_window(2, start=60.0 * number))
+        left = await life.die()
+        await until(lambda: len(well.taken) == 500)
+    async with living(left, serve(dead, "dead"), serve(well, "well", catch_up_s=0.0)) as life:
+        for number in range(500, 1_000):
+            assert await life.hand_over(build_window(2, start=60.0 * number))
+        left = await life.die()
+    back = ScriptedSink(ordered=True)
+    async with living(left, serve(back, "dead"), serve(well, "well", catch_up_s=0.0)) as life:
+        ledgers = life.delivery.ledgers
+        await until(lambda: not (ledgers["dead"].waiting or ledgers["well"].waiting))
+        assert (ledgers["dead"].closed, ledgers["dead"].delivered) == (2_000, 2_000)
+        assert (ledgers["well"].closed, ledgers["well"].delivered) == (2_000, 2_000)
+    assert [batch[0].window_start for batch in back.taken] == [60.0 * number for number in range(1_000)]

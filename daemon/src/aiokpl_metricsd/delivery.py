@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from aiokpl_metricsd.delivering.deadline import Sleep, wait_done
 from aiokpl_metricsd.delivering.delivery_log import DeliveryLog
@@ -27,9 +28,12 @@ from aiokpl_metricsd.delivering.shelf import Shelf
 from aiokpl_metricsd.delivering.sink_ledger import DropReason, SinkLedger
 from aiokpl_metricsd.delivering.worker import LEAVE_S
 from aiokpl_metricsd.errors import StoreError
-from aiokpl_metricsd.outbox import Outbox
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from aiokpl_metricsd.storing.stored import Evicted, RecoveredSink, Sealed
+
+if TYPE_CHECKING:
+    # Only for its type: without an outbox no database is loaded.
+    from aiokpl_metricsd.outbox import Outbox
 
 # Windows that wait for the intake, which only computes: more than one is already a sign of a starved event
 # loop.
@@ -78,7 +82,7 @@ class Delivery:
         self,
         settings: Sequence[SinkSettings],
         *,
-        outbox: Outbox | None = None,
+        outbox: "Outbox | None" = None,
         log: logging.Logger = _LOGGER,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,

@@ -11,6 +11,7 @@ ledger.
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 from anyio import to_thread
@@ -20,9 +21,12 @@ from aiokpl_metricsd.delivering.delivery_log import DeliveryLog
 from aiokpl_metricsd.delivering.settings import SinkSettings
 from aiokpl_metricsd.delivering.sink_ledger import DropReason, SinkLedger
 from aiokpl_metricsd.errors import LostPartError, StoreError
-from aiokpl_metricsd.outbox import Outbox
 from aiokpl_metricsd.sinks.contract import RememberingSink
 from aiokpl_metricsd.storing.stored import SinkAccount
+
+if TYPE_CHECKING:
+    # Only for its type: without an outbox no database is loaded.
+    from aiokpl_metricsd.outbox import Outbox
 
 # A part that could not be read so often is given up, so that it holds up nothing else. Once more than once
 # for one that is not there: it may have been evicted, which is told a moment later.
@@ -47,7 +51,7 @@ class Marks:
     """
 
     def __init__(
-        self, settings: SinkSettings, ledger: SinkLedger, outbox: Outbox | None, log: DeliveryLog
+        self, settings: SinkSettings, ledger: SinkLedger, outbox: "Outbox | None", log: DeliveryLog
     ) -> None:
         """Start with nothing to be marked."""
         self._name = settings.name
@@ -180,7 +184,7 @@ class Marks:
             del self.unmarked[0]
 
     def _submit(
-        self, outbox: Outbox, number: int, outcomes: Sequence[Outcome], state: bytes | None
+        self, outbox: "Outbox", number: int, outcomes: Sequence[Outcome], state: bytes | None
     ) -> list[asyncio.Future[None]]:
         """Count the outcomes and ask for their transactions, all in one step."""
         futures: list[asyncio.Future[None]] = []

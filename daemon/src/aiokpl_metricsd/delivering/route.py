@@ -1,6 +1,7 @@
 """The way to one sink: selection, longer windows, ledger, worker."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
@@ -13,10 +14,13 @@ from aiokpl_metricsd.delivering.settings import SinkSettings, Surroundings
 from aiokpl_metricsd.delivering.sink_ledger import DropReason, SinkLedger
 from aiokpl_metricsd.delivering.slicing import run_at_once, run_sliced
 from aiokpl_metricsd.delivering.worker import Worker
-from aiokpl_metricsd.outbox import Outbox
 from aiokpl_metricsd.sinks.contract import RememberingSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from aiokpl_metricsd.storing.stored import RecoveredSink, StoredWindow
+
+if TYPE_CHECKING:
+    # Only for its type: without an outbox no database is loaded.
+    from aiokpl_metricsd.outbox import Outbox
 
 Window = tuple[Sequence[MetricSnapshot], float]
 
@@ -63,7 +67,7 @@ class Route:
     """
 
     def __init__(
-        self, settings: SinkSettings, around: Surroundings, log: DeliveryLog, outbox: Outbox | None
+        self, settings: SinkSettings, around: Surroundings, log: DeliveryLog, outbox: "Outbox | None"
     ) -> None:
         """Start with nothing to deliver."""
         self.settings = settings
