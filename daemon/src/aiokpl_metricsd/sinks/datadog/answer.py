@@ -43,11 +43,13 @@ class Answer(Struct, frozen=True):
         fate: what follows.
         message: one line for people.
         retry_after_s: seconds that Datadog asked to wait, or None.
+        is_ambiguous: Datadog may have taken the request all the same.
     """
 
     fate: Fate
     message: str
     retry_after_s: float | None = None
+    is_ambiguous: bool = False
 
 
 def decode_error(error: BaseException, now: float) -> Answer:
@@ -59,7 +61,8 @@ def decode_error(error: BaseException, now: float) -> Answer:
     """
     status: Any = getattr(error, "status", None)
     if not isinstance(status, int) or not status:
-        return Answer(Fate.AGAIN, f"no answer: {type(error).__name__}: {_shorten(str(error))}")
+        message = f"no answer: {type(error).__name__}: {_shorten(str(error))}"
+        return Answer(Fate.AGAIN, message, is_ambiguous=True)
     text = f"{status}: {_shorten(_describe_body(getattr(error, 'body', None)))}"
     retry_after_s = read_retry_after(getattr(error, "headers", None) or {}, now)
     if status == _TOO_LARGE:
@@ -70,7 +73,7 @@ def decode_error(error: BaseException, now: float) -> Answer:
         return Answer(Fate.AGAIN, f"the API key is not accepted ({text})", retry_after_s)
     if status == _TOO_MANY:
         return Answer(Fate.AGAIN, f"throttled ({text})", retry_after_s)
-    return Answer(Fate.AGAIN, f"the intake fails ({text})", retry_after_s)
+    return Answer(Fate.AGAIN, f"the intake fails ({text})", retry_after_s, is_ambiguous=True)
 
 
 def decode_errors(body: bytes) -> list[str]:

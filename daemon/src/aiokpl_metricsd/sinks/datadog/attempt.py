@@ -92,6 +92,7 @@ class Attempt:
         self._until = time.monotonic() + limit_s
         self._refusal: Answer | None = None
         self._failure: Answer | None = None
+        self._uncertain: set[int] = set()
         self._settlement: Settlement | None = None
 
     def settle(self) -> None:
@@ -160,6 +161,9 @@ class Attempt:
                 waiting.extend(part.halve())
             elif answer.fate is Fate.AGAIN:
                 self._failure = answer
+                if answer.is_ambiguous and part.is_distribution:
+                    # Series would be replaced.
+                    self._uncertain.update(index for point in part.points for index in point.owners)
                 return False
             else:
                 self._refusal = answer
@@ -209,13 +213,21 @@ class Attempt:
         if not remaining and not rejected:
             return None
         retry_after_s = None if self._failure is None else self._failure.retry_after_s
-        if len(remaining) == len(snapshots):
+        uncertain = [snapshots[index] for index in sorted(self._uncertain) if id(snapshots[index]) in left]
+        is_whole = len(uncertain) in {0, len(remaining)}
+        if len(remaining) == len(snapshots) and (is_whole or self._failure is None):
             if self._failure is not None:
-                return RetryableExportError(message, retry_after_s=retry_after_s)
+                return RetryableExportError(
+                    message, retry_after_s=retry_after_s, is_ambiguous=bool(uncertain)
+                )
             # Some of it may have been taken, but of every snapshot something is refused: halves say which.
             return PermanentExportError(message)
         return PartialExportError(
-            message, remaining=remaining, rejected=rejected, retry_after_s=retry_after_s
+            message,
+            remaining=remaining,
+            rejected=rejected,
+            uncertain=uncertain,
+            retry_after_s=retry_after_s,
         )
 
 
