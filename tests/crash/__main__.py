@@ -13,8 +13,8 @@ import sys
 import time
 from random import SystemRandom
 
-from tests.crash import stall
 from tests.crash.rounds import ROUNDS
+from tests.crash.stall import measure
 from tests.crash.trial import LOOPS, open_trial
 
 # For each kill, how many troubles of a round are made.
@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0, help="of a stall measurement; 20")
     options = parser.parse_args()
     if options.what == "stall":
-        return stall.measure(options.seconds)
+        return measure(options.seconds)
     seed = SystemRandom().randrange(_SEEDS) if options.seed is None else options.seed
     deadline = time.monotonic() + options.limit_s
     failed = 0

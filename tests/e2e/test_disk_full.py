@@ -1,5 +1,6 @@
 """A state directory that cannot be written: events come in and go out, the fault is seen, and passes."""
 
+import json
 import signal
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from random import Random
 import pytest
 
 from aiokpl_metrics_client import MetricsClient
-from tests.support.admin import AdminConnection, admin_of, ask
+from tests.support.admin import ask, open_admin
 from tests.support.child import Nursery
 from tests.support.daemon import DaemonProcess
 from tests.support.polling import wait_for
@@ -36,7 +37,7 @@ class Producer:
     def send(self, events: int = EVENTS) -> bool:
         """Record events and hand them over. Return whether the daemon says that they are on disk."""
         for _ in range(events):
-            value = self._random.randrange(1 << 40)
+            value = self._random.randrange(1 << 32)
             self.client.put("disk.events", value, stream="orders")
             self.events += 1
             self.sum += value
@@ -90,13 +91,19 @@ def start(nursery: Nursery, state: Path, name: str = "first") -> DaemonProcess:
     return daemon.wait_until_listening()
 
 
+def read_states(daemon: DaemonProcess) -> tuple[str, str]:
+    """Return what the ledger says of the journal and of the outbox."""
+    with open_admin(daemon) as connection:
+        status, body = ask(connection, "/ledger")
+    assert status == 200, body
+    ledger = json.loads(body)
+    return ledger["journal"]["state"], ledger["outbox"]["state"]
+
+
 def read_metric(daemon: DaemonProcess, name: str) -> float:
     """Return the sum of a metric's samples on the daemon's page."""
-    connection = AdminConnection(admin_of(daemon))
-    try:
+    with open_admin(daemon) as connection:
         status, page = ask(connection, "/metrics")
-    finally:
-        connection.close()
     assert status == 200, page
     values = [line.rpartition(" ")[2] for line in page.splitlines() if line.startswith(name)]
     assert values, name
@@ -117,8 +124,10 @@ def test_on_a_full_disk_events_come_in_and_go_out_and_the_journal_returns_with_t
             producer.wait_until_in_windows(daemon)
             assert not producer.send()
             producer.wait_until_in_windows(daemon)
+            assert read_states(daemon) == ("failing", "failing")
             assert read_metric(daemon, "metricsd_frames_unjournaled_total") > 0
             assert daemon.find_log(UNWRITABLE)
+            assert daemon.find_log("the outbox cannot be written: windows wait in memory")
 
         wait_for(lambda: producer.send(1_000), "the journal")
         assert daemon.find_log("the journal is written again")
@@ -146,10 +155,12 @@ def test_a_disk_that_becomes_read_only_costs_no_event_either(nursery: Nursery, s
         with mount_disk(state / "journal", "ro,size=4k"):
             wait_for(lambda: not producer.send(1_000), "the next segment")
             producer.wait_until_in_windows(daemon)
+            assert read_states(daemon) == ("failing", "stored")
             assert read_metric(daemon, "metricsd_frames_unjournaled_total") > 0
             assert daemon.find_log(UNWRITABLE)
 
         wait_for(lambda: producer.send(1_000), "the journal")
+        assert read_states(daemon) == ("journaled", "stored")
         assert producer.send()
         daemon.send_signal(signal.SIGKILL)
         daemon.wait()
