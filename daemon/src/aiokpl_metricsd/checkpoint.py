@@ -99,8 +99,10 @@ class Checkpointer:
             self._journal.forget_before(sealed.position)
         else:
             self._decoder.keep_changed(sealed.producers, sealed.forgotten)
-            self._retry_at = self._clock() + RETRY_S
         self._failed = not is_stored
+        if self._failed or not self._journal.is_writable:
+            # Of two disks one may be well, or the database may have room that the journal does not get.
+            self._retry_at = self._clock() + RETRY_S
 
 
 def restore(recovered: Recovered, aggregator: Aggregator, decoder: Decoder, ledger: Ledger) -> None:

@@ -83,6 +83,8 @@ class Journal:
         # Closed segments that no checkpoint covers, and those that one covers and that are still there.
         self._sizes: dict[int, int] = {}
         self._covered: set[int] = set()
+        # A covered segment could not be removed, which is said once.
+        self._is_stuck = False
         self.is_writable = True
         self.last_error = ""
         self.segments_damaged = 0
@@ -150,9 +152,12 @@ class Journal:
                 self._path(number).unlink(missing_ok=True)
             except OSError as error:
                 # They are covered, and tried again with the next checkpoint.
-                self._say("a segment cannot be removed", number, error)
+                if not self._is_stuck:
+                    self._say("a segment cannot be removed", number, error)
+                self._is_stuck = True
                 return
             self._covered.discard(number)
+        self._is_stuck = False
 
     def replay(self, position: int) -> Iterator[Record]:
         """Return the records of the segments from `position` on, in order, and remove those before.
