@@ -30,6 +30,7 @@ from aiokpl_metricsd.checkpoint import Checkpointer, restore
 from aiokpl_metricsd.clock import Clock, SystemClock, WindowClock
 from aiokpl_metricsd.config import Configuration
 from aiokpl_metricsd.decoder import Decoder
+from aiokpl_metricsd.delivering.slicing import let_go
 from aiokpl_metricsd.delivery import Delivery
 from aiokpl_metricsd.lanes import Lanes
 from aiokpl_metricsd.ledger import Ledger
@@ -45,6 +46,7 @@ from aiokpl_metricsd.serving.observer import Observer, Parts
 from aiokpl_metricsd.serving.own_metrics import Differences
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from aiokpl_metricsd.state import State
+from aiokpl_metricsd.storing.stored import Sealed
 
 _log = logging.getLogger("aiokpl_metricsd")
 
@@ -149,9 +151,9 @@ class Daemon:
             lambda: not self._stopping.is_set(),
             self._clock.time,
         )
-        self._checkpointer = None if state is None else self._go_on(state)
         enabled = configuration.self_metrics.enabled
         self._differences = Differences(self._observer.collect, configuration.dimensions) if enabled else None
+        self._checkpointer = None if state is None else self._go_on(state)
 
     def _build_windows(self) -> Windows:
         """Let windows begin where those of the last daemon ended, or now."""
@@ -173,6 +175,8 @@ class Daemon:
         clock_steps = self.ledger.clock_steps
         restore(recovered, self.aggregator, self._decoder, self.ledger)
         self.ledger.clock_steps += clock_steps
+        if self._differences is not None:
+            self._differences.skip_kept()
         frames = 0
         for record in state.journal.replay(recovered.position):
             frame = self._decoder.decode(record.datagram)
@@ -231,7 +235,8 @@ class Daemon:
     def stop(self) -> None:
         """Ask `run` to end. A second call ends the process at once."""
         if self._stopping.is_set():
-            _log.warning("told twice to stop; ending at once, what is not delivered is lost")
+            rest = "lost" if self._state is None else "left in the state directory"
+            _log.warning("told twice to stop; ending at once, what is not delivered is %s", rest)
             os._exit(_EXIT_ABRUPT)
         self._stopping.set()
 
@@ -356,13 +361,13 @@ class Daemon:
         """
         checkpointer = self._checkpointer
         if checkpointer is None or not (windows or over is None or checkpointer.is_due):
-            await self.delivery.hand_over(await self._freeze(windows, over), None)
+            await self._deliver(windows, over, None)
         else:
             # In the same turn as the close, before anything else is counted.
             sealed = checkpointer.seal()
             is_stored = False
             try:
-                is_stored = await self.delivery.hand_over(await self._freeze(windows, over), sealed)
+                is_stored = await self._deliver(windows, over, sealed)
             finally:
                 await checkpointer.release(sealed, is_stored=is_stored)
         if not windows:
@@ -372,6 +377,15 @@ class Daemon:
             await asyncio.sleep(0)
         for _ in self._decoder.forget_idle(self._clock.time(), 4 * _SLICE_SERIES):
             await asyncio.sleep(0)
+
+    async def _deliver(self, windows: list[Window], over: int | None, sealed: Sealed | None) -> bool:
+        """Freeze windows and give them to the sinks; return whether they and the checkpoint are stored."""
+        frozen = await self._freeze(windows, over)
+        kept = [snapshot for window, _ in frozen for snapshot in window]
+        is_stored = await self.delivery.hand_over(frozen, sealed)
+        del frozen
+        await let_go(kept)
+        return is_stored
 
     async def _freeze(
         self, windows: list[Window], over: int | None

@@ -297,6 +297,8 @@ class Delivery:
                 is_stored = await self._close_windows(closing)
                 if closing.stored is not None and not closing.stored.done():
                     closing.stored.set_result(is_stored)
+                # Not to be held until the next one comes.
+                del closing
             if self._is_closing:
                 break
             self._arrived.clear()

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.log import Throttle
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
@@ -30,9 +31,9 @@ class DeliveryLog:
     def fail(self, what: str, error: BaseException, *, snapshots: int | None = None) -> None:
         """Say that the sink failed: `what` says at what."""
         size = {} if snapshots is None else {"snapshots": snapshots}
-        self._say(
-            logging.WARNING, f"{what} failed", type(error).__name__, {"error": describe_error(error), **size}
-        )
+        # What the operator has to mend does not pass by itself.
+        level = logging.ERROR if isinstance(error, ConfigurationError) else logging.WARNING
+        self._say(level, f"{what} failed", type(error).__name__, {"error": describe_error(error), **size})
 
     def stall(self, snapshots: int, delay_s: float) -> None:
         """Say that the backend refuses whatever it is sent."""

@@ -57,12 +57,24 @@ async def run_sliced(work: Work[T], pause: Pause = yield_to_loop) -> T:
         await pause()
 
 
+async def let_go(kept: list[T], pause: Pause = yield_to_loop) -> None:
+    """Empty a list, pausing between slices: to free 100,000 snapshots in one go takes 40 ms.
+
+    Whoever holds the last reference to what is large keeps a list of his own until everything else is gone,
+    and lets that go.
+    """
+    while kept:
+        del kept[-SLICE_SNAPSHOTS:]
+        await pause()
+
+
 __all__ = [
     "SLICE_MERGES",
     "SLICE_SNAPSHOTS",
     "Pause",
     "Work",
     "cut_slices",
+    "let_go",
     "run_at_once",
     "run_sliced",
     "yield_to_loop",

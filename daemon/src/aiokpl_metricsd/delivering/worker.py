@@ -29,6 +29,7 @@ from aiokpl_metricsd.delivering.delivery_log import DeliveryLog, describe_error
 from aiokpl_metricsd.delivering.marks import Marks
 from aiokpl_metricsd.delivering.settings import SinkSettings, Surroundings
 from aiokpl_metricsd.delivering.sink_ledger import DropReason, SinkLedger
+from aiokpl_metricsd.delivering.slicing import SLICE_SNAPSHOTS, let_go
 from aiokpl_metricsd.delivering.window_queue import WindowQueue
 from aiokpl_metricsd.errors import ExportError, PartialExportError, PermanentExportError, RetryableExportError
 from aiokpl_metricsd.storing.stored import StoredWindow
@@ -264,11 +265,15 @@ class Worker:
                 return None
             if self._settings.at_most_once and not await self._marks.attempt(consignment):
                 return self._backoff.next_s()
+            # In memory, and delivered, this may hold the last reference to them.
+            kept = list(batch) if len(batch) > SLICE_SNAPSHOTS else []
             error = await self._export(batch)
             effect = self._judge(consignment, batch, error)
             self._account(effect)
             if consignment.has_done:
                 await self._marks.mark(consignment)
+            del batch
+            await let_go(kept)
             if effect.pause:
                 delay_s = self._backoff.next_s(_retry_after_s(error))
                 if consignment.is_stalled:
