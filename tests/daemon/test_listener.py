@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from aiokpl_metricsd.errors import ConfigurationError, SocketInUseError
-from aiokpl_metricsd.listener import Listener, listen
+from aiokpl_metricsd.listener import Listener, check_place, listen
 
 KINDS = [socket.SOCK_DGRAM, socket.SOCK_STREAM, socket.SOCK_SEQPACKET]
 
@@ -441,6 +441,10 @@ def test_a_path_has_room_for_the_lanes_as_well(place: Path, start: Start) -> Non
     start(fits, lane=True)
     with pytest.raises(ConfigurationError, match=f"at most {limit} bytes"):
         start(Path(f"{fits}x"), lane=True)
+    # The check of a configuration says the same.
+    check_place([str(fits)], group=None, lane=True)
+    with pytest.raises(ConfigurationError, match=f"at most {limit} bytes"):
+        check_place([f"{fits}x"], group=None, lane=True)
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])

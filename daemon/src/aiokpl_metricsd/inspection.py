@@ -68,7 +68,7 @@ def _build_sinks(configuration: Configuration) -> dict[str, MetricsSink]:
     """Return the sinks of a daemon that can start."""
     ingest = configuration.ingest
     candidates = socket_candidates() if ingest.socket is None else (ingest.socket,)
-    check_place(candidates, group=ingest.group)
+    check_place(candidates, group=ingest.group, lane=configuration.state_dir is not None)
     check_installed(configuration.http.listen)
     sinks = {name: build_sink(options) for name, options in configuration.sinks.items()}
     find_scraped(sinks.items(), find_sinks_place(configuration))

@@ -140,13 +140,15 @@ def listen(candidates: Sequence[str], *, mode: int, group: str | None, lane: boo
     raise _refuse_paths(problems)
 
 
-def check_place(candidates: Sequence[str], *, group: str | None) -> None:
+def check_place(candidates: Sequence[str], *, group: str | None, lane: bool = False) -> None:
     """Make sure that `listen` finds a path and a group, as far as can be seen without making a socket.
 
     Raises:
         ConfigurationError: no path can be a socket's, or there is no such group.
     """
-    problems = [f"{path}: {problem}" for path in candidates if (problem := _find_problem(path)) is not None]
+    suffix = LANE_SUFFIX if lane else ""
+    found = [(path, _find_problem(path + suffix)) for path in candidates]
+    problems = [f"{path}: {problem}" for path, problem in found if problem is not None]
     if len(problems) == len(candidates):
         raise _refuse_paths(problems)
     if group is not None:
