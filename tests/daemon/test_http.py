@@ -361,6 +361,19 @@ async def test_the_differences_of_the_counters_add_up_to_them(directory: Path) -
     rig.doors.close()
 
 
+async def test_what_an_earlier_daemon_has_counted_is_not_told_again(directory: Path) -> None:
+    rig = Rig(directory)
+    rig.add("m", 1.0, 2.0)
+    differences = Differences(rig.observer.collect, {})
+    differences.skip_kept()
+    rig.add("m", 3.0)
+    told = {each.name: each.sum for each in differences.build_snapshots("w1", 0.0, 60.0)}
+    assert told["metricsd_events_decoded_total"] == 1.0
+    # The process is another one.
+    assert told["metricsd_process_used_cpu_seconds_total"] > 0.0
+    rig.doors.close()
+
+
 @pytest.mark.parametrize(
     ("accept", "form"),
     [

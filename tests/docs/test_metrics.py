@@ -28,6 +28,13 @@ def test_every_column_of_the_ledgers_is_a_metric() -> None:
     assert set(own_metrics.SINK) == columns - own_metrics.NO_METRIC
 
 
+def test_the_alert_on_data_loss_sees_each_metric_that_means_it_and_no_other() -> None:
+    found = re.search(r'__name__=~"([^"]+)"', PAGE.read_text())
+    assert found is not None
+    matched = {metric.name for metric in own_metrics.ALL if re.fullmatch(found[1], metric.name)}
+    assert matched == {metric.name for metric in own_metrics.ALL if metric.data_loss}
+
+
 def test_names_follow_the_rule() -> None:
     for metric in own_metrics.ALL:
         assert re.fullmatch(r"metricsd_[a-z]+(_[a-z]+)*", metric.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from aiokpl_metrics_protocol import EventsFrame, MetricEvent, encode
-from tests.support.admin import AdminConnection, admin_of, ask
+from tests.support.admin import AdminConnection, admin_of, ask, open_admin
 from tests.support.child import Nursery
 from tests.support.daemon import DaemonProcess, send_datagram
 from tests.support.polling import TIMEOUT_S, wait_for
@@ -97,6 +97,23 @@ def test_the_daemons_own_counters_reach_the_sinks_and_add_up(nursery: Nursery) -
     own = {name: total.sum for (name, _), total in daemon.totals().items()}
     assert own["metricsd_events_decoded_total"] == own["m"] == 6.0
     assert own["metricsd_datagrams_received_total"] == 3.0
+
+
+def test_with_a_state_directory_the_counters_go_on_and_each_rise_is_handed_over_once(
+    nursery: Nursery,
+) -> None:
+    top = f'state_dir = "{nursery.directory}/state"'
+    for life in (1, 2):
+        daemon = DaemonProcess(nursery, "[self_metrics]\nenabled = true\n", top=top).wait_until_listening()
+        known = len(daemon.rows()) if daemon.windows_path.exists() else 0
+        send_datagram(daemon.socket_path, encode(EventsFrame([MetricEvent("m", 1.0, 0.0)] * 2)))
+        wait_for_more_rows(daemon, known)
+        with open_admin(daemon) as connection:
+            _, page = ask(connection, "/metrics")
+        assert read_samples(page)["metricsd_events_decoded_total"] == 2.0 * life
+        assert daemon.stop() == 0
+    own = {name: total.sum for (name, _), total in daemon.totals().items()}
+    assert own["metricsd_events_decoded_total"] == own["m"] == 4.0
 
 
 def test_two_sinks_for_one_page_are_refused(nursery: Nursery) -> None:

@@ -215,6 +215,11 @@ class Decoder:
         if frame.__class__ is FoldedFrame:
             producer.folded += events
 
+    @property
+    def producer_count(self) -> int:
+        """How many producers' numbers are kept."""
+        return len(self._producers)
+
     def read_producers(self) -> Iterator[tuple[int, Producer, int]]:
         """Return each producer's id, its account, which is live, and how many lanes it has.
 

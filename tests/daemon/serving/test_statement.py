@@ -13,6 +13,7 @@ from aiokpl_metricsd.delivering.sink_ledger import DropReason, SinkLedger
 from aiokpl_metricsd.delivery import Delivery
 from aiokpl_metricsd.journal import Journal
 from aiokpl_metricsd.outbox import Outbox
+from aiokpl_metricsd.rendering.exposition import Form
 from aiokpl_metricsd.serving import own_metrics
 from aiokpl_metricsd.serving.observer import JournalView, Observer, OutboxView, Parts
 from aiokpl_metricsd.serving.statement import (
@@ -37,6 +38,7 @@ class Accounts:
         self.ledgers = ledgers
         self.queue_windows = dict.fromkeys(ledgers, 1)
         self.removed_sinks = removed
+        self.unstored_windows = 0
 
 
 class Desk:
@@ -78,6 +80,12 @@ class Desk:
         assert statement is not None
         return msgspec.json.decode(msgspec.json.encode(statement), type=Statement)
 
+    def read_page(self) -> dict[str, float]:
+        """Return the samples of the page; of those with labels, one."""
+        lines = "".join(self.observer.render(Form.OPENMETRICS)).splitlines()
+        samples = [line.rpartition(" ") for line in lines if not line.startswith("#")]
+        return {name.partition("{")[0]: float(value) for name, _, value in samples}
+
 
 def test_a_daemon_that_did_nothing_has_lost_nothing() -> None:
     statement = Desk().read()
@@ -87,6 +95,15 @@ def test_a_daemon_that_did_nothing_has_lost_nothing() -> None:
     assert (statement.socket, statement.started, statement.time) == ("/run/x/metrics.sock", BEGIN, BEGIN + 1)
     assert (statement.journal, statement.outbox) == (JournalStatement(), OutboxStatement())
     assert statement.journal.state is statement.outbox.state is StoreState.MEMORY
+
+
+def test_a_page_without_a_state_directory_has_nothing_of_it_and_says_since_when_it_counts() -> None:
+    desk = Desk()
+    desk.take(encode_columns(7, 1, 0, [1.0]))
+    page = desk.read_page()
+    assert not [name for name in page if "journal_" in name or "outbox" in name]
+    assert page["metricsd_events_decoded_created"] == BEGIN
+    assert (page["metricsd_producers"], page["metricsd_open_lanes"]) == (1.0, 0.0)
 
 
 def test_what_came_in_is_stated_and_balances() -> None:
@@ -145,9 +162,10 @@ def test_every_metric_that_means_data_loss_is_named_as_lost() -> None:
         expired=1, quarantined=1, uncertain=1, dropped=1, dropped_by_reason={DropReason.LOST.value: 1}
     )
     sinks = {"a": SinkStatement(ledger, 0, False, {"word": 1}, 0)}
-    losses = list_losses(ingest, sinks, JournalStatement(), OutboxStatement())
+    journal = JournalStatement(segments_damaged=1, records_set_aside=1)
+    losses = list_losses(ingest, sinks, journal, OutboxStatement(set_aside="/x"))
     expected = {metric.help for metric in own_metrics.ALL if metric.data_loss}
-    assert {loss.meaning for loss in losses} == expected
+    assert {loss.meaning.removesuffix(" It is /x.") for loss in losses} == expected
     assert len(losses) == len(expected)
 
 
@@ -171,17 +189,29 @@ async def test_the_real_journal_and_the_real_outbox_are_stated(tmp_path: Path) -
     try:
         journal.append(b"datagram", float(BEGIN), lane=True)
         assert journal.write()
-        statement = Desk(None, journal, outbox).read()
+        desk = Desk(None, journal, outbox)
+        statement = desk.read()
         assert statement.journal.state is StoreState.JOURNALED
         assert statement.journal.size_bytes == journal.size_bytes > 0
         assert statement.outbox == OutboxStatement(StoreState.STORED)
+        page = desk.read_page()
+        assert page["metricsd_journal_bytes"] == journal.size_bytes
+        assert (page["metricsd_journal_failing"], page["metricsd_outbox_failing"]) == (0.0, 0.0)
+        assert (page["metricsd_segments_damaged_total"], page["metricsd_outbox_set_aside_total"]) == (
+            0.0,
+            0.0,
+        )
+        # They go on over restarts, so since when they count is not said; the others begin with the daemon.
+        assert "metricsd_events_decoded_created" not in page
+        assert page["metricsd_segments_damaged_created"] == BEGIN
         journal.is_writable = False
         journal.last_error = "No space left on device"
-        statement = Desk(None, journal, outbox).read()
+        statement = desk.read()
         assert (statement.journal.state, statement.journal.last_error) == (
             StoreState.FAILING,
             "No space left on device",
         )
+        assert desk.read_page()["metricsd_journal_failing"] == 1.0
     finally:
         journal.close()
         await outbox.close()

@@ -162,7 +162,8 @@ def _render_sinks(sinks: Mapping[str, SinkStatement]) -> list[str]:
 def _render_storage(journal: JournalStatement, outbox: OutboxStatement) -> list[str]:
     return [
         _describe_store("journal", journal.state, journal.size_bytes, journal.last_error),
-        _describe_store("outbox ", outbox.state, outbox.size_bytes, outbox.last_error),
+        _describe_store("outbox ", outbox.state, outbox.size_bytes, outbox.last_error)
+        + (f", {outbox.unstored_windows} windows waited in memory" if outbox.unstored_windows else ""),
     ]
 
 

@@ -127,13 +127,14 @@ class Observer:
 
     Args:
         parts: the daemon's.
-        started: epoch seconds from which all of it counts.
+        started: epoch seconds when the daemon started; what no state directory keeps counts from then.
     """
 
     def __init__(self, parts: Parts, started: float) -> None:
         """Read nothing yet."""
         self._parts = parts
         self._started = started
+        self._kept = () if parts.outbox is None else own.KEPT
         self.scraped: Mapping[str, ScrapedSink] = {}
         self.requests = Requests()
 
@@ -143,7 +144,7 @@ class Observer:
 
     def render(self, form: Form) -> Iterator[str]:
         """Return the whole page, in slices."""
-        yield own.encode_samples(form, self.collect(), self._started)
+        yield own.encode_samples(form, self.collect(), self._started, kept=self._kept)
         for sink in self.scraped.values():
             yield from sink.render(form)
         if form is Form.OPENMETRICS:
@@ -160,7 +161,8 @@ class Observer:
         parts = self._parts
         producers = yield from list_producers(parts.decoder.read_producers(), self._read_software)
         ingest, sinks = self._state_ingest(), self._state_sinks()
-        journal, outbox = _state_journal(parts.journal), _state_outbox(parts.outbox)
+        journal = _state_journal(parts.journal)
+        outbox = _state_outbox(parts.outbox, parts.delivery)
         yield Statement(
             __version__,
             clean_text(parts.socket),
@@ -213,6 +215,10 @@ class Observer:
         yield Sample(own.EVENTS_OPEN, float(parts.aggregator.events_open))
         yield Sample(own.WINDOWS_OPEN, float(len(parts.windows.opened)))
         yield Sample(own.SERIES, float(len(parts.registry)))
+        yield Sample(own.LANES_OPEN, 0.0 if parts.lanes is None else float(len(parts.lanes)))
+        yield Sample(own.PRODUCERS, float(parts.decoder.producer_count))
+        yield from _collect_journal(_state_journal(parts.journal))
+        yield from _collect_outbox(_state_outbox(parts.outbox, parts.delivery))
         queues = parts.delivery.queue_windows
         for name, ledger in parts.delivery.ledgers.items():
             labels = (("sink", name),)
@@ -241,7 +247,7 @@ def _state_journal(journal: JournalView | None) -> JournalStatement:
     )
 
 
-def _state_outbox(outbox: OutboxView | None) -> OutboxStatement:
+def _state_outbox(outbox: OutboxView | None, delivery: Delivery) -> OutboxStatement:
     if outbox is None:
         return OutboxStatement()
     return OutboxStatement(
@@ -250,7 +256,27 @@ def _state_outbox(outbox: OutboxView | None) -> OutboxStatement:
         clean_text(outbox.last_error),
         outbox.failures,
         "" if outbox.set_aside is None else clean_text(str(outbox.set_aside)),
+        delivery.unstored_windows,
     )
+
+
+def _collect_journal(journal: JournalStatement) -> Iterator[Sample]:
+    if journal.state is StoreState.MEMORY:
+        return
+    yield Sample(own.JOURNAL_BYTES, float(journal.size_bytes))
+    yield Sample(own.JOURNAL_FAILING, float(journal.state is StoreState.FAILING))
+    yield Sample(own.SEGMENTS_DAMAGED, float(journal.segments_damaged))
+    yield Sample(own.RECORDS_SET_ASIDE, float(journal.records_set_aside))
+
+
+def _collect_outbox(outbox: OutboxStatement) -> Iterator[Sample]:
+    if outbox.state is StoreState.MEMORY:
+        return
+    yield Sample(own.OUTBOX_BYTES, float(outbox.size_bytes))
+    yield Sample(own.OUTBOX_FAILING, float(outbox.state is StoreState.FAILING))
+    yield Sample(own.OUTBOX_FAILED, float(outbox.failures))
+    yield Sample(own.OUTBOX_SET_ASIDE, float(bool(outbox.set_aside)))
+    yield Sample(own.WINDOWS_UNSTORED, float(outbox.unstored_windows))
 
 
 def name_own_metrics() -> Sequence[str]:

@@ -5,7 +5,7 @@ this one. Everything else is work done, or waiting.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import cast
 
@@ -177,14 +177,45 @@ SCRAPED_SERIES = _gauge("metricsd_page_series", "Series of the sink that the pag
 EVENTS_OPEN = _gauge("metricsd_open_events", "Events in windows that are open.")
 WINDOWS_OPEN = _gauge("metricsd_open_windows", "Windows that are open.")
 SERIES = _gauge("metricsd_series", "Series that the daemon knows.")
+LANES_OPEN = _gauge("metricsd_open_lanes", "Lanes that are open.")
+PRODUCERS = _gauge("metricsd_producers", "Producers whose numbers the daemon keeps.")
+
+# Of the state directory; nothing of it is shown where there is none.
+JOURNAL_BYTES = _gauge(
+    "metricsd_journal_bytes", "Bytes on disk of frames that no checkpoint holds yet.", "bytes"
+)
+JOURNAL_FAILING = _gauge("metricsd_journal_failing", "1 while the journal cannot be written, otherwise 0.")
+SEGMENTS_DAMAGED = _loss(
+    "metricsd_segments_damaged_total",
+    "Segments of the journal of which a part could not be read at the start.",
+)
+RECORDS_SET_ASIDE = _loss(
+    "metricsd_records_set_aside_total",
+    "Frames that killed several starts, and are left out; the log names their files.",
+)
+OUTBOX_BYTES = _gauge(
+    "metricsd_outbox_bytes", "Bytes of the windows that are stored, which outbox_max_bytes bounds.", "bytes"
+)
+OUTBOX_FAILING = _gauge("metricsd_outbox_failing", "1 while the outbox cannot be written, otherwise 0.")
+OUTBOX_FAILED = OwnMetric(
+    "metricsd_outbox_transactions_failed_total", "Transactions of the outbox that failed."
+)
+OUTBOX_SET_ASIDE = _loss(
+    "metricsd_outbox_set_aside_total",
+    "Outboxes that could not be read at the start, and what waited in them; the log names the file.",
+)
+WINDOWS_UNSTORED = OwnMetric(
+    "metricsd_windows_unstored_total",
+    "Windows, one for each sink, that waited in memory as the outbox could not be written.",
+)
 
 HTTP_SERVED = OwnMetric("metricsd_requests_served_total", "HTTP requests answered, by path and status.")
-HTTP_REFUSED = OwnMetric("metricsd_connections_refused_total", "HTTP connections closed for want of room.")
+HTTP_REFUSED = OwnMetric("metricsd_connections_declined_total", "HTTP connections closed for want of room.")
 
 MEMORY = _gauge("metricsd_process_resident_memory_bytes", "Resident memory of the process.", "bytes")
 CPU = OwnMetric("metricsd_process_used_cpu_seconds_total", "Processor time of the process.", unit="s")
 STARTED = _gauge(
-    "metricsd_process_start_timestamp_seconds", "Epoch seconds when the daemon began to count.", "s"
+    "metricsd_process_start_timestamp_seconds", "Epoch seconds when the process began to count.", "s"
 )
 
 ALL: tuple[OwnMetric, ...] = (
@@ -196,12 +227,26 @@ ALL: tuple[OwnMetric, ...] = (
     EVENTS_OPEN,
     WINDOWS_OPEN,
     SERIES,
+    LANES_OPEN,
+    PRODUCERS,
+    JOURNAL_BYTES,
+    JOURNAL_FAILING,
+    SEGMENTS_DAMAGED,
+    RECORDS_SET_ASIDE,
+    OUTBOX_BYTES,
+    OUTBOX_FAILING,
+    OUTBOX_FAILED,
+    OUTBOX_SET_ASIDE,
+    WINDOWS_UNSTORED,
     HTTP_SERVED,
     HTTP_REFUSED,
     MEMORY,
     CPU,
     STARTED,
 )
+
+# What a state directory keeps: these counters go on where those of the last daemon ended.
+KEPT = frozenset({*INGEST.values(), *SINK.values()})
 
 
 def collect_columns(
@@ -253,13 +298,17 @@ def _read_memory_bytes() -> int | None:
         return None
 
 
-def encode_samples(form: Form, samples: Sequence[Sample], created: float) -> str:
+def encode_samples(
+    form: Form, samples: Sequence[Sample], created: float, *, kept: Collection[OwnMetric] = ()
+) -> str:
     """Return the samples as a part of the page, grouped by metric.
 
     Args:
         form: of the page.
         samples: in any order.
         created: epoch seconds from which the counters count.
+        kept: counters that are older than that; the page does not say since when they count, as a backend
+            would take what they have counted so far as new.
     """
     by_metric: dict[OwnMetric, list[Sample]] = {}
     for sample in samples:
@@ -273,7 +322,7 @@ def encode_samples(form: Form, samples: Sequence[Sample], created: float) -> str
         for sample in group:
             labels = f"{{{encode_labels(sample.labels)}}}" if sample.labels else ""
             lines.append(f"{metric.name}{labels} {format_number(sample.value)}\n")
-            if is_counter and form is Form.OPENMETRICS:
+            if is_counter and form is Form.OPENMETRICS and metric not in kept:
                 lines.append(f"{base}_created{labels} {format_number(created)}\n")
     return "".join(lines)
 
@@ -291,6 +340,14 @@ class Differences:
         self._collect = collect
         self._dimensions = dict(dimensions)
         self._told: dict[tuple[str, Labels], float] = {}
+
+    def skip_kept(self) -> None:
+        """Take what an earlier daemon has counted as told: it was, by that one."""
+        self._told |= {
+            (sample.metric.name, sample.labels): sample.value
+            for sample in self._collect()
+            if sample.metric in KEPT
+        }
 
     def build_snapshots(self, window_id: str, start: float, end: float) -> list[MetricSnapshot]:
         """Return what counters have risen by since the last call, as snapshots of one window."""
@@ -321,14 +378,26 @@ __all__ = [
     "HTTP_SERVED",
     "INGEST",
     "INGEST_REASONS",
+    "JOURNAL_BYTES",
+    "JOURNAL_FAILING",
+    "KEPT",
+    "LANES_OPEN",
     "NO_METRIC",
+    "OUTBOX_BYTES",
+    "OUTBOX_FAILED",
+    "OUTBOX_FAILING",
+    "OUTBOX_SET_ASIDE",
+    "PRODUCERS",
+    "RECORDS_SET_ASIDE",
     "SCRAPED_REFUSED",
     "SCRAPED_SERIES",
+    "SEGMENTS_DAMAGED",
     "SERIES",
     "SINK",
     "SINK_QUEUE",
     "SINK_REASONS",
     "WINDOWS_OPEN",
+    "WINDOWS_UNSTORED",
     "Differences",
     "OwnMetric",
     "Sample",

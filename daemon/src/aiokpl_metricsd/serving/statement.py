@@ -153,6 +153,8 @@ class OutboxStatement(Struct, frozen=True):
         last_error: why it last failed; "" where it did not.
         failures: transactions that failed.
         set_aside: the damaged database that was found when the daemon started; "" where there was none.
+        unstored_windows: windows, one for each sink, that waited in memory as the outbox could not be
+            written.
     """
 
     state: StoreState = StoreState.MEMORY
@@ -160,6 +162,7 @@ class OutboxStatement(Struct, frozen=True):
     last_error: str = ""
     failures: int = 0
     set_aside: str = ""
+    unstored_windows: int = 0
 
 
 class Statement(Struct, frozen=True):
@@ -198,12 +201,6 @@ class Statement(Struct, frozen=True):
         return [f"{name}: {balance:+d}" for name, balance in balances.items() if balance]
 
 
-# Losses that are no metric.
-_SEGMENTS_DAMAGED = "Segments of the journal of which a part could not be read at the start."
-_RECORDS_SET_ASIDE = "Frames that killed several starts, and are left out; the log names their files."
-_OUTBOX_SET_ASIDE = "Outboxes that could not be read at the start; the windows that waited there are in"
-
-
 def list_losses(
     ingest: Columns,
     sinks: Mapping[str, SinkStatement],
@@ -219,11 +216,12 @@ def list_losses(
         losses += _list_columns(own.SINK, columns, name)
         losses += _list_counts("page_refused", own.SCRAPED_REFUSED.help, sink.page_refused, name)
     if journal.segments_damaged:
-        losses.append(Loss("segments_damaged", journal.segments_damaged, _SEGMENTS_DAMAGED))
+        losses.append(Loss("segments_damaged", journal.segments_damaged, own.SEGMENTS_DAMAGED.help))
     if journal.records_set_aside:
-        losses.append(Loss("records_set_aside", journal.records_set_aside, _RECORDS_SET_ASIDE))
+        losses.append(Loss("records_set_aside", journal.records_set_aside, own.RECORDS_SET_ASIDE.help))
     if outbox.set_aside:
-        losses.append(Loss("outbox_set_aside", 1, f"{_OUTBOX_SET_ASIDE} {outbox.set_aside}."))
+        meaning = f"{own.OUTBOX_SET_ASIDE.help} It is {outbox.set_aside}."
+        losses.append(Loss("outbox_set_aside", 1, meaning))
     return losses
 
 
