@@ -18,7 +18,7 @@ from tests.crash.stall import measure
 from tests.crash.trial import LOOPS, open_trial
 
 # For each kill, how many troubles of a round are made.
-_SHARES = {"kill": 1.0, "terminate": 0.2, "stop": 0.08, "orphan": 0.4}
+_SHARES = {"kill": 1.0, "terminate": 0.2, "stop": 0.08, "reload": 0.1, "orphan": 0.4}
 
 # A seed that is read aloud.
 _SEEDS = 1_000_000

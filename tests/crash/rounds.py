@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 
-from tests.crash.trial import Trial
+from tests.crash.trial import GRACE_S, Trial
 
 PRODUCERS = 4
 
@@ -15,6 +15,13 @@ PRODUCERS = 4
 _MOST_UNTIL_KILLED_S = 2.0
 
 _MOST_AWAY_S = 0.5
+
+# Windows of a second close within a quarter of a second after their grace.
+_CLOSING_S = 0.35
+
+# While the configuration is read and sinks are replaced.
+_MOST_RELOADING_S = 0.2
+
 _LEAST_STOPPED_S, _MOST_STOPPED_S = 0.5, 4.0
 _MOST_BETWEEN_STOPS_S = 2.0
 
@@ -30,6 +37,10 @@ def kill(trial: Trial, troubles: int, tell: Told) -> None:
     _begin(trial)
     for number in range(troubles):
         time.sleep(trial.random.uniform(0.0, _MOST_UNTIL_KILLED_S))
+        if number % 2:
+            # Where most happens: windows close, are stored, exported, marked.
+            moment = trial.random.uniform(GRACE_S, GRACE_S + _CLOSING_S)
+            time.sleep((moment - time.time()) % 1.0)
         trial.kill_daemon()
         time.sleep(trial.random.choice((0.0, trial.random.uniform(0.0, _MOST_AWAY_S))))
         trial.start_daemon()
@@ -66,6 +77,21 @@ def stop(trial: Trial, troubles: int, tell: Told) -> None:
     trial.finish()
 
 
+def reload(trial: Trial, troubles: int, tell: Told) -> None:
+    """SIGHUP with another configuration, and now and then SIGKILL in the midst of it."""
+    _begin(trial)
+    for number in range(troubles):
+        trial.reload_daemon()
+        if number % 3 == 2:
+            time.sleep(trial.random.uniform(0.0, _MOST_RELOADING_S))
+            trial.kill_daemon()
+            trial.start_daemon()
+        else:
+            time.sleep(trial.random.uniform(0.0, _MOST_UNTIL_KILLED_S))
+        tell(number + 1)
+    trial.finish()
+
+
 def orphan(trial: Trial, troubles: int, tell: Told) -> None:
     """SIGKILL producers whose frames wait in their lanes, as the daemon is stopped meanwhile."""
     trial.start_daemon()
@@ -88,7 +114,13 @@ def orphan(trial: Trial, troubles: int, tell: Told) -> None:
     trial.finish()
 
 
-ROUNDS: Mapping[str, Round] = {"kill": kill, "terminate": terminate, "stop": stop, "orphan": orphan}
+ROUNDS: Mapping[str, Round] = {
+    "kill": kill,
+    "terminate": terminate,
+    "stop": stop,
+    "reload": reload,
+    "orphan": orphan,
+}
 
 
 def _begin(trial: Trial) -> None:

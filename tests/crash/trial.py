@@ -41,13 +41,15 @@ LOOPS: Mapping[str, tuple[str, ...]] = {
     ASYNCIO: (sys.executable, "-m", "tests.support.asyncio_daemon"),
 }
 
+GRACE_S = 0.3
+
 _TIMEOUT_S = 60.0
 _PRODUCER_TIMEOUT_S = 120.0
 
 # Two daemons of a trial never run at once, so one name is enough for the socket.
 _CONFIG = """\
 interval_s = 1
-grace_s = 0.3
+grace_s = {grace_s}
 state_dir = "{directory}/state"
 # The least that is allowed, so that checkpoints come between closes, too.
 journal_max_bytes = 1048576
@@ -59,12 +61,14 @@ type = "jsonl"
 path = "{directory}/windows.jsonl"
 max_bytes = 1048576
 keep = 9999
+timeout_s = {timeout_s}
 [sinks.longer]
 type = "jsonl"
 path = "{directory}/longer.jsonl"
 interval_s = 3
 max_bytes = 1048576
 keep = 9999
+timeout_s = {timeout_s}
 [sinks.keyed]
 type = "tests.support.keyed_sink:KeyedSink"
 path = "{directory}/keyed.db"
@@ -105,6 +109,7 @@ class Trial:
         self._reports: dict[int, Report] = {}
         self._shares = True
         self._number = 0
+        self._reloads = 0
         self._write_config(0.2)
 
     @property
@@ -168,6 +173,17 @@ class Trial:
         # Before its first statement an interpreter dies of it; nothing was accepted by then.
         if status and not (status == -signal.SIGTERM and not self.daemon.stderr):
             raise TrialError(self._describe_end(status, "after SIGTERM"))
+
+    def reload_daemon(self) -> None:
+        """Have it read another configuration, by which all sinks are replaced.
+
+        Raises:
+            TrialError: it had ended before that.
+        """
+        self.wait_until_listening()
+        self._reloads += 1
+        self._write_config(self.random.uniform(0.0, 0.4), 10 + self._reloads)
+        self.daemon.send_signal(signal.SIGHUP)
 
     def check_running(self, when: str) -> None:
         """Make sure that the daemon runs.
@@ -263,9 +279,9 @@ class Trial:
         events = sum(tally.count for tally in expected.values()) + sum(counts[each] for each in self._killed)
         self.events = events
         self._check_logs(events)
-        folded = [int(str(each.statistics["events_folded"])) for each in self._reports.values()]
+        folded = sum(int(str(each.statistics["events_folded"])) for each in self._reports.values())
         self.notes = (
-            f"{len({row.window_id for row in sinks['windows']})} windows, {folded} events folded, "
+            f"{len({row.window_id for row in sinks['windows']})} windows, {folded:,} events folded, "
             f"{count_repeats(self.directory / 'keyed.db')} rows repeated to the idempotent sink"
         )
 
@@ -285,6 +301,9 @@ class Trial:
                     said.setdefault(last["message"], f"{path.name}: {line}")
         self.faults += [f"a daemon said: {message} ({where})" for message, where in said.items()]
         if last.get("message") == "stopped":
+            # Of the daemons that were killed none could say that its lanes ended.
+            lanes = last.get("lanes_accepted", 0) - sum(last.get("lanes_ended", {}).values())
+            self.faults += [f"{lanes} lanes more were accepted than ended"] if lanes else []
             self.faults += find_ledger_faults(msgspec.convert(last, Ledger), events)
         else:
             self.faults.append(f"the last daemon did not say what it counted, but: {last}")
@@ -309,8 +328,10 @@ class Trial:
     def _notes_of(self, number: int) -> Path:
         return self.directory / f"producer-{number:03d}.notes"
 
-    def _write_config(self, failing_ratio: float) -> None:
-        text = _CONFIG.format(directory=self.directory, failing_ratio=failing_ratio)
+    def _write_config(self, failing_ratio: float, timeout_s: int = 10) -> None:
+        text = _CONFIG.format(
+            directory=self.directory, grace_s=GRACE_S, failing_ratio=failing_ratio, timeout_s=timeout_s
+        )
         (self.directory / "d.toml").write_text(text, encoding="utf-8")
 
 
@@ -333,4 +354,4 @@ def open_trial(loop: str, seed: int) -> Generator[Trial]:
         shutil.rmtree(directory)
 
 
-__all__ = ["ASYNCIO", "LOOPS", "UVLOOP", "Trial", "TrialError", "open_trial"]
+__all__ = ["ASYNCIO", "GRACE_S", "LOOPS", "UVLOOP", "Trial", "TrialError", "open_trial"]
