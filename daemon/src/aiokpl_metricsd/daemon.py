@@ -288,6 +288,8 @@ class Daemon:
                 task.cancel()
             self._receiver.detach()
             self._listener.refuse_more()
+            if self.lanes is not None:
+                self.lanes.refuse_more()
             self._receiver.drain()
             now = self._clock.time()
             windows = self.aggregator.close_due(now, 0.0) + self.aggregator.close_for_good(now)
