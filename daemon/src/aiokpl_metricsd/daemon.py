@@ -36,6 +36,7 @@ from aiokpl_metricsd.lanes import Lanes
 from aiokpl_metricsd.ledger import Ledger
 from aiokpl_metricsd.listener import Listener
 from aiokpl_metricsd.log import Throttle
+from aiokpl_metricsd.notify import notify_ready, notify_reloading, notify_stopping
 from aiokpl_metricsd.receiver import Receiver
 from aiokpl_metricsd.receiving.front_door import FrontDoor
 from aiokpl_metricsd.receiving.lane import Lane
@@ -221,6 +222,7 @@ class Daemon:
             load: reads it; called in a thread.
         """
         if not self._stopping.is_set():
+            notify_reloading()
             task = asyncio.create_task(self._roster.reload(load, self.delivery), name="reload")
             self._reloading.add(task)
             task.add_done_callback(self._note_reloaded)
@@ -228,6 +230,8 @@ class Daemon:
     def _note_reloaded(self, task: "asyncio.Task[object]") -> None:
         """Say when a reload ended by an error, which none should."""
         self._reloading.discard(task)
+        if not (self._reloading or self._stopping.is_set()):
+            notify_ready()
         error = None if task.cancelled() else task.exception()
         if error is not None:
             _log.critical("a reload ended half-way; restart the daemon", exc_info=error)
@@ -239,6 +243,7 @@ class Daemon:
             _log.warning("told twice to stop; ending at once, what is not delivered is %s", rest)
             os._exit(_EXIT_ABRUPT)
         self._stopping.set()
+        notify_stopping()
 
     async def run(self) -> None:
         """Serve until `stop`, then hand over what there is. Whatever fails, nothing is left behind."""
@@ -250,6 +255,7 @@ class Daemon:
             self._receiver.attach(asyncio.get_running_loop())
             _log.info("listening", extra={"fields": {"socket": self._listener.path}})
             self._admin.attach()
+            notify_ready()
             await self._serve()
         finally:
             await self._finish()
@@ -287,6 +293,8 @@ class Daemon:
             for task in self._reloading:
                 task.cancel()
             self._receiver.detach()
+            # An inherited socket takes more, so it cannot be read to its end.
+            self._receiver.read_pass()
             self._listener.refuse_more()
             if self.lanes is not None:
                 self.lanes.refuse_more()
