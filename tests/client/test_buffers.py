@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,9 @@ from aiokpl_metrics_client.buffers import (
 )
 from aiokpl_metrics_client.instruments import Counter
 from aiokpl_metrics_protocol import Series, decode_series
+
+
+_NO_OWNER: Any = None
 
 
 def _names(table: BufferTable) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
@@ -32,7 +36,7 @@ def _unbound(_value: float) -> None:
 
 def test_a_drain_takes_every_event_of_eight_threads_exactly_once() -> None:
     table = BufferTable(10)
-    instrument = table.bind(Series("n"), Counter(_unbound, None))
+    instrument = table.bind(Series("n"), Counter(_unbound, _NO_OWNER))
     (buffer,) = table.buffers()
     record = instrument.record
     interval = sys.getswitchinterval()
@@ -98,7 +102,7 @@ def test_idle_buffers_make_room_and_lose_no_event_of_a_thread_held_up() -> None:
 
 def test_a_buffer_with_events_or_an_instrument_or_in_use_does_not_retire() -> None:
     table = BufferTable(2)
-    table.bind(Series("bound"), Counter(_unbound, None))
+    table.bind(Series("bound"), Counter(_unbound, _NO_OWNER))
     table.put("full", Series("full"), 1.0, 0.0)
     table.retire_idle(10 * IDLE_S)
     assert {name for name, _ in _names(table)} == {"bound", "full"}
@@ -123,7 +127,7 @@ def test_the_cache_of_keys_is_bounded_where_one_series_has_many() -> None:
 
 def test_once_closed_every_way_in_discards() -> None:
     table = BufferTable(10)
-    bound = table.bind(Series("bound"), Counter(_unbound, None))
+    bound = table.bind(Series("bound"), Counter(_unbound, _NO_OWNER))
     table.put("key", Series("n"), 1.0, 0.0)
     discarded: list[float] = []
     table.discard_from_now_on(discarded.append)
@@ -131,7 +135,7 @@ def test_once_closed_every_way_in_discards() -> None:
     assert not table.appends
     table.put("key", Series("n"), 2.0, 0.0)
     table.put("other", Series("other"), 3.0, 0.0)
-    table.bind(Series("late"), Counter(_unbound, None)).record(4.0)
+    table.bind(Series("late"), Counter(_unbound, _NO_OWNER)).record(4.0)
     assert discarded == [1.0, 2.0, 3.0, 4.0]
     assert count_events(table.buffers()) == 1
 

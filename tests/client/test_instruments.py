@@ -9,8 +9,13 @@ from typing import Any
 
 import pytest
 
-from aiokpl_metrics_client import MetricsClient, Timer
+from aiokpl_metrics_client import MetricsClient, MetricsLevel, Timer
 from aiokpl_metrics_client import instruments as module
+from aiokpl_metrics_client.instruments import Instrument
+from aiokpl_metrics_protocol import MAX_DIMENSIONS, Series
+from tests.client.door import Door
+
+Make = Callable[..., Instrument]
 
 
 class Clock:
@@ -33,7 +38,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def _timer(unit: str = "ms") -> tuple[Timer, list[float]]:
     values: list[float] = []
-    return Timer(values.append, None, unit), values
+    owner: Any = None
+    return Timer(values.append, owner, unit), values
 
 
 @pytest.mark.parametrize(("unit", "expected"), [("ns", 5e8), ("us", 5e5), ("ms", 500.0), ("s", 0.5)])
@@ -231,3 +237,105 @@ def test_threads_with_one_timer_measure_their_own() -> None:
 def test_an_instrument_keeps_its_client_alive(client: MetricsClient, make: str) -> None:
     factory: Callable[[str], Any] = getattr(client, make)
     assert factory("n")._owner is client
+
+
+@pytest.mark.parametrize("make", ["counter", "gauge", "histogram", "timer"])
+def test_dimensions_are_added_to_an_instrument_of_the_same_class_name_kind_and_unit(
+    client: MetricsClient, door: Door, make: str
+) -> None:
+    factory: Make = getattr(client, make)
+    first = factory("n", unit="ms", zone="a")
+    second = first.with_dimensions(status=200)
+    assert type(second) is type(first)
+    assert second.series == Series("n", first.series.kind, "ms", (("status", "200"), ("zone", "a")))
+    first.record(1)
+    second.record(2)
+    assert client.flush()
+    door.read()
+    assert door.counts() == {("n", first.series.dimensions): 1, ("n", second.series.dimensions): 1}
+    assert door.series() == {first.series, second.series}
+
+
+def test_a_timer_with_dimensions_measures_in_its_unit(client: MetricsClient, clock: Clock) -> None:
+    values: list[float] = []
+    timer = client.timer("t", unit="us").with_dimensions(zone="a")
+    timer.record = values.append
+    with timer:
+        clock.now_ns += 5_000
+    assert values == [5.0]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"shard": "1", "zone": "a"}),
+        ({"zone": "b"}, {"shard": "1", "zone": "b"}),
+        ({"zone": ""}, {"shard": "1"}),
+        ({"zone": None}, {"shard": "1", "zone": "a"}),
+        ({"shard_id": "2"}, {"shard": "2", "zone": "a"}),
+        ({"shard": 2}, {"shard": "2", "zone": "a"}),
+        ({"shard_id": ""}, {"zone": "a"}),
+        ({"stream": "s", "error_code": "e"}, {"error_code": "e", "shard": "1", "stream": "s", "zone": "a"}),
+        ({"absent": ""}, {"shard": "1", "zone": "a"}),
+        (
+            {"self": "x", "unit": "y", "name": "z"},
+            {"name": "z", "self": "x", "shard": "1"} | {"unit": "y", "zone": "a"},
+        ),
+    ],
+)
+def test_a_dimension_is_replaced_removed_or_left_as_with_put(
+    client: MetricsClient, given: dict[str, Any], expected: dict[str, str]
+) -> None:
+    counter = client.counter("n", shard_id="1", zone="a")
+    assert dict(counter.with_dimensions(**given).series.dimensions) == expected
+    assert dict(counter.series.dimensions) == {"shard": "1", "zone": "a"}
+
+
+def test_a_dimension_of_the_client_that_was_left_out_stays_out(
+    make_client: Callable[..., MetricsClient],
+) -> None:
+    counter = make_client(dimensions={"service": "shop", "zone": "a"}).counter("n", service="")
+    assert counter.with_dimensions(status="x").series.dimensions == (("status", "x"), ("zone", "a"))
+    assert counter.with_dimensions(service="y", zone="").series.dimensions == (("service", "y"),)
+
+
+def test_dimensions_may_be_added_again_and_again_and_name_one_series(client: MetricsClient) -> None:
+    counter = client.counter("n")
+    one = counter.with_dimensions(a=1).with_dimensions(b=2)
+    other = client.counter("n", b="2", a="1")
+    assert one.series == other.series
+    series = client.statistics().series
+    counter.with_dimensions(b=2, a=1)
+    assert client.statistics().series == series
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"": "x"}, "dimension_empty"),
+        ({"zone": "x" * 2_000}, "dimension_too_long"),
+        ({f"d{number}": "x" for number in range(MAX_DIMENSIONS + 1)}, "too_many_dimensions"),
+    ],
+)
+def test_what_breaks_a_limit_is_refused_where_the_dimensions_are_given(
+    client: MetricsClient, given: dict[str, str], reason: str
+) -> None:
+    counter = client.counter("requests")
+    with pytest.raises(ValueError, match=f"'requests'.*: {reason}"):
+        counter.with_dimensions(**given)
+    assert client.statistics().series == 1
+
+
+def test_details_are_left_out_at_summary(make_client: Callable[..., MetricsClient]) -> None:
+    counter = make_client(level=MetricsLevel.SUMMARY).counter("n")
+    assert counter.with_dimensions(shard_id="1", zone="a").series.dimensions == (("zone", "a"),)
+
+
+def test_of_a_disabled_and_of_a_closed_client_dimensions_can_still_be_added(
+    make_client: Callable[..., MetricsClient], client: MetricsClient
+) -> None:
+    make_client(level=MetricsLevel.NONE).counter("n").with_dimensions(a=1).record(1)
+    counter = client.counter("n")
+    client.close()
+    counter.with_dimensions(a=1).record(1)
+    assert client.statistics().dropped == {"closed": 1}

@@ -26,6 +26,10 @@ counter: Counter = client.counter("c", unit="bytes", zone="a")
 gauge: Gauge = client.gauge("g")
 histogram: Histogram = client.histogram("h")
 timer: Timer = client.timer("t", unit="us")
+counter = counter.with_dimensions(status=200, shard_id="1", zone="")
+gauge = gauge.with_dimensions(zone="a")
+histogram = histogram.with_dimensions(zone="a")
+timer = timer.with_dimensions(zone="a")
 for instrument in (counter, gauge, histogram, timer):
     instrument.record(1)
 flushed: bool = client.flush(timeout_s=1.0)
@@ -60,7 +64,7 @@ async def main() -> None:
 BAD = '''
 """What a user should not write."""
 
-from aiokpl_metrics_client import MetricsClient
+from aiokpl_metrics_client import Counter, MetricsClient
 
 client = MetricsClient()
 timer = client.timer("t")
@@ -78,8 +82,11 @@ client.counter("n", unit=5)
 client.counter("n").record("text")
 measured("text")
 MetricsClient(level="summary")
+counter: Counter = timer.with_dimensions(zone="a")
+client.counter("n").with_dimensions(stream=5)
+client.counter("n").with_dimensions("a")
 '''
-BAD_LINES = list(range(15, 22))
+BAD_LINES = list(range(15, 25))
 
 
 def _environment() -> dict[str, str]:

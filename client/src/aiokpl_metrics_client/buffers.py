@@ -81,6 +81,7 @@ class BufferTable:
             ValueError: the series breaks a limit of the protocol.
         """
         encoded = encode_checked(series)
+        instrument.series = series
         with self._lock:
             if self._discard is None:
                 buffer = self._find(encoded, series)

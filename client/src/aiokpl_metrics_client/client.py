@@ -16,6 +16,7 @@ from aiokpl_metrics_client.instruments import (
     Instrument,
     Timer,
     check_timer_unit,
+    merge_dimensions,
 )
 from aiokpl_metrics_client.sender import Sender
 from aiokpl_metrics_client.statistics import ClientStatistics, DropReason, State
@@ -133,7 +134,7 @@ class MetricsClient:
         Raises:
             ValueError: the name, the unit or a dimension breaks a limit of the protocol.
         """
-        named = _merge(stream, shard_id, error_code, dimensions)
+        named = merge_dimensions(stream, shard_id, error_code, dimensions)
         return self._bind(name, MetricKind.COUNTER, unit, named, Counter(_discard, self))
 
     def gauge(
@@ -151,7 +152,7 @@ class MetricsClient:
         Raises:
             ValueError: the name, the unit or a dimension breaks a limit of the protocol.
         """
-        named = _merge(stream, shard_id, error_code, dimensions)
+        named = merge_dimensions(stream, shard_id, error_code, dimensions)
         return self._bind(name, MetricKind.GAUGE, unit, named, Gauge(_discard, self))
 
     def histogram(
@@ -169,7 +170,7 @@ class MetricsClient:
         Raises:
             ValueError: the name, the unit or a dimension breaks a limit of the protocol.
         """
-        named = _merge(stream, shard_id, error_code, dimensions)
+        named = merge_dimensions(stream, shard_id, error_code, dimensions)
         return self._bind(name, MetricKind.HISTOGRAM, unit, named, Histogram(_discard, self))
 
     def timer(
@@ -196,7 +197,7 @@ class MetricsClient:
             ValueError: the unit is none of those, or the name or a dimension breaks a limit of the protocol.
         """
         check_timer_unit(unit)
-        named = _merge(stream, shard_id, error_code, dimensions)
+        named = merge_dimensions(stream, shard_id, error_code, dimensions)
         return self._bind(name, MetricKind.HISTOGRAM, unit, named, Timer(_discard, self, unit))
 
     def flush(self, timeout_s: float = 5.0) -> bool:
@@ -242,6 +243,19 @@ class MetricsClient:
         except Exception:  # noqa: BLE001 - as in `put`
             self._append_slowly(name, dimensions, value)
 
+    def rebind(self, instrument: _I, dimensions: Mapping[str, object]) -> _I:
+        """Bind `instrument` to its series with `dimensions` over what it has. For `with_dimensions`.
+
+        Raises:
+            ValueError: a dimension breaks a limit of the protocol.
+        """
+        series = instrument.series
+        # What the client adds and the instrument has left out stays out.
+        merged: dict[str, object] = {**dict.fromkeys(self._constant, ""), **dict(series.dimensions)}
+        merged.update({key: value for key, value in dimensions.items() if value is not None})
+        kind = None if series.kind is None else MetricKind(series.kind)
+        return self._bind(series.name, kind, series.unit, merged, instrument)
+
     def _put_slowly(
         self,
         name: str,
@@ -264,7 +278,7 @@ class MetricsClient:
                 key = (name, stream, shard_id, error_code)
             append = self._appends.get(key)
             if append is None:
-                self._put_first(key, _merge(stream, shard_id, error_code, texts), value)
+                self._put_first(key, merge_dimensions(stream, shard_id, error_code, texts), value)
             else:
                 append(value)
         except Exception:  # noqa: BLE001 - an event must never end what it measures
@@ -300,7 +314,7 @@ class MetricsClient:
     def _bind(
         self,
         name: str,
-        kind: MetricKind,
+        kind: MetricKind | None,
         unit: str | None,
         dimensions: Mapping[str, object],
         instrument: _I,
@@ -315,18 +329,6 @@ class MetricsClient:
 
     def _count_closed(self, _value: float) -> None:
         self._sender.drop(DropReason.CLOSED, 1)
-
-
-def _merge(
-    stream: str | None,
-    shard_id: str | None,
-    error_code: str | None,
-    dimensions: Mapping[str, object],
-) -> dict[str, object]:
-    """Return the named dimensions and the others as one mapping; `shard=` is `shard_id=`."""
-    merged: dict[str, object] = {"stream": stream, "shard": shard_id, "error_code": error_code}
-    merged.update({key: value for key, value in dimensions.items() if value is not None})
-    return merged
 
 
 def _to_texts(dimensions: Mapping[str, object]) -> dict[str, str]:

@@ -1,17 +1,21 @@
 """Bound instruments: a series looked up once, so that an event costs a list append."""
 
+import copy
 import functools
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
+
+from aiokpl_metrics_protocol import Series
 
 Append: TypeAlias = Callable[[float], object]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_I = TypeVar("_I", bound="Instrument")
 
 # Nanoseconds in one unit of a timer.
 _UNIT_NS = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
@@ -22,22 +26,56 @@ _Starts: TypeAlias = "tuple[Timer, int, Any]"
 _starts: "ContextVar[_Starts | None]" = ContextVar("aiokpl_metrics_client_starts", default=None)
 
 
+class Owner(Protocol):
+    """What instruments ask of their client."""
+
+    def rebind(self, instrument: _I, dimensions: Mapping[str, object]) -> _I:
+        """Bind an instrument to the series that it has with other dimensions, and return it."""
+        ...
+
+
 class Instrument:
     """One series of one client.
 
     Attributes:
         record: takes the value of one event. Never raises, never blocks; an invalid value is counted and
             dropped.
+        series: its name, kind, unit and dimensions, the client's own among them.
     """
 
-    __slots__ = ("__weakref__", "_owner", "record")
+    __slots__ = ("__weakref__", "_owner", "record", "series")
 
     record: Append
+    series: Series
 
-    def __init__(self, append: Append, owner: object) -> None:
+    def __init__(self, append: Append, owner: Owner) -> None:
         """Bind `append`. `owner` is the client, kept alive for as long as one of its instruments is."""
         self.record = append
         self._owner = owner
+
+    def with_dimensions(  # noqa: PYI019 - typing has no Self before 3.11
+        self: _I,
+        /,
+        *,
+        stream: str | None = None,
+        shard_id: str | None = None,
+        error_code: str | None = None,
+        **dimensions: object,
+    ) -> _I:
+        """Return an instrument of the same class, name, kind and unit whose series has these dimensions too.
+
+        Args:
+            stream: the dimension `stream`. None is not to give it, "" leaves it out; any other text takes the
+                place of what this instrument has.
+            shard_id: the dimension `shard`; may be given as `shard=` as well.
+            error_code: the dimension `error_code`.
+            **dimensions: any others. Values that are no strings are written as `str` writes them.
+
+        Raises:
+            ValueError: a dimension breaks a limit of the protocol, or there are too many.
+        """
+        given = merge_dimensions(stream, shard_id, error_code, dimensions)
+        return self._owner.rebind(copy.copy(self), given)
 
 
 class Counter(Instrument):
@@ -67,7 +105,7 @@ class Timer(Histogram):
 
     __slots__ = ("_unit_ns",)
 
-    def __init__(self, append: Append, owner: object, unit: str) -> None:
+    def __init__(self, append: Append, owner: Owner, unit: str) -> None:
         """Bind `append`, and measure in `unit`: "ns", "us", "ms" or "s"."""
         super().__init__(append, owner)
         self._unit_ns = _UNIT_NS[unit]
@@ -145,4 +183,26 @@ def check_timer_unit(unit: str) -> None:
         raise ValueError(message)
 
 
-__all__ = ["Append", "Counter", "Gauge", "Histogram", "Instrument", "Timer", "check_timer_unit"]
+def merge_dimensions(
+    stream: str | None,
+    shard_id: str | None,
+    error_code: str | None,
+    dimensions: Mapping[str, object],
+) -> dict[str, object]:
+    """Return the named dimensions and the others as one mapping; `shard=` is `shard_id=`."""
+    merged: dict[str, object] = {"stream": stream, "shard": shard_id, "error_code": error_code}
+    merged.update({key: value for key, value in dimensions.items() if value is not None})
+    return merged
+
+
+__all__ = [
+    "Append",
+    "Counter",
+    "Gauge",
+    "Histogram",
+    "Instrument",
+    "Owner",
+    "Timer",
+    "check_timer_unit",
+    "merge_dimensions",
+]
