@@ -1,5 +1,6 @@
 """Datagram -> frame: repeats dropped, jumps counted in events, drops as producers report them."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -271,6 +272,29 @@ def test_a_producer_that_takes_back_what_it_said_is_believed_and_the_account_add
     desk.check_accounts()
     ((_, account, _),) = desk.decoder.read_producers()
     assert (account.sent, account.received, account.missing) == (45, 105, 0)
+
+
+CLAIMS = st.sampled_from([0, 1, 2**53, 2**53 + 1, 2**62, 2**63 - 1])
+
+
+@given(st.lists(st.tuples(CLAIMS, CLAIMS, st.sampled_from([1, 2**32])), max_size=40))
+def test_whatever_a_producer_claims_its_account_adds_up_and_can_be_stored(
+    frames: list[tuple[int, int, int]],
+) -> None:
+    desk = Desk()
+    for sequence, (sent, dropped, events) in enumerate(frames, 1):
+        # Past sixteen words all others are one.
+        words = {f"{number}": dropped for number in range(20)}
+        assert desk.send(sequence, sent, events, dropped=words)
+        if sequence == 1:
+            # An hour of columns that claim as much as they may.
+            account = desk.decoder._producers[1]
+            account.before, account.received = account.before - 2**62, account.received + 2**62
+        desk.ledger.dump()
+    for _, blob in desk.decoder.dump_changed():
+        account = msgspec.msgpack.decode(blob, type=Producer)
+        assert account.sent == account.before + account.received + account.missing
+        assert account.missing == desk.ledger.events_missing
 
 
 def test_folded_events_are_in_the_account() -> None:

@@ -76,3 +76,12 @@ def test_a_ledger_of_another_version_is_restored_as_far_as_it_is_known() -> None
     assert restored.events_decoded == 5
     assert restored.events_refused == {"of_another_version": 1}
     assert restored.clock_steps == 0
+
+
+def test_no_count_is_too_large_for_a_checkpoint() -> None:
+    ledger = Ledger()
+    ledger.events_decoded = 2**70
+    ledger.refuse_events(Reason.VALUE_NOT_FINITE, 2**70)
+    restored = Ledger()
+    restored.restore(ledger.dump())
+    assert restored.events_decoded == sum(restored.events_refused.values()) == 2**63 - 1

@@ -44,6 +44,12 @@ KEEP_PRODUCER_S = 24 * 3_600.0
 # The highest that a frame can have: 63 bits.
 _MAX_SEQUENCE = 2**63 - 1
 
+# What a producer says of itself is not more than this at once, which at a million events a second is 285
+# years, nor is a count of ours more than that: with wrong totals nobody is to make numbers that a checkpoint
+# cannot hold, which has 64 bits for each.
+_MAX_CLAIM = 2**53
+_MAX_CLAIMED = 2**62
+
 # Where a producer has only said hello: its first frame says what it had sent before.
 _UNKNOWN = -1
 
@@ -211,6 +217,9 @@ class Decoder:
         if producer is None:
             return
         producer.sent = frame.totals.sent + events
+        if producer.received > _MAX_CLAIMED:
+            # Of columns that claim four billion events each. The account goes on as that of a new producer.
+            producer.before, producer.received = producer.before + producer.received, 0
         producer.received += events
         if frame.__class__ is FoldedFrame:
             producer.folded += events
@@ -315,11 +324,12 @@ class Decoder:
         if producer.sent == _UNKNOWN:
             # What it had sent before it was first seen went to an earlier daemon.
             producer.before = sent
-        elif gap > 0:
+        elif 0 < gap <= _MAX_CLAIM and self._ledger.events_missing + gap <= _MAX_CLAIMED:
             producer.missing += gap
             self._ledger.events_missing += gap
         else:
-            # It takes back what it said. The account stays true to what it says now.
+            # It takes back what it said, or cannot have sent that. The account stays true to what it says
+            # now.
             producer.before += gap
         producer.sent = sent
 
@@ -362,7 +372,7 @@ class Decoder:
                 total.setdefault(word, 0)
         for word, count in reported.items():
             more = count - producer.dropped.get(word, 0)
-            if more > 0:
+            if 0 < more <= _MAX_CLAIM and total[word] + more <= _MAX_CLAIMED:
                 total[word] += more
                 producer.dropped[word] = count
 

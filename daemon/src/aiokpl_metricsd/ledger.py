@@ -13,6 +13,9 @@ import msgspec
 
 from aiokpl_metrics_protocol import Reason
 
+# MessagePack has integers of 64 bits; what goes on from here still fits.
+_MAX_COUNT = 2**63 - 1
+
 
 class LaneRefusal(StrEnum):
     """Why a lane was refused. The value is the word that is counted."""
@@ -144,7 +147,7 @@ class Ledger:
 
     def dump(self) -> bytes:
         """Return every count, for a checkpoint."""
-        return msgspec.msgpack.encode(self.as_dict())
+        return msgspec.msgpack.encode({name: _limit(value) for name, value in self.as_dict().items()})
 
     def restore(self, dumped: bytes) -> None:
         """Count on from a checkpoint. The lanes that were open then have ended with the daemon.
@@ -172,6 +175,13 @@ _WORDS: dict[str, type[Reason] | type[StrEnum]] = {
     "lanes_ended": LaneEnd,
     "lanes_refused": LaneRefusal,
 }
+
+
+def _limit(value: int | dict[str, int]) -> int | dict[str, int]:
+    """Return a count as far as a checkpoint can hold it: columns that claim billions of events add up."""
+    if isinstance(value, dict):
+        return {word: min(count, _MAX_COUNT) for word, count in value.items()}
+    return min(value, _MAX_COUNT)
 
 
 def _read_word(words: type[Reason] | type[StrEnum], word: str) -> str:
