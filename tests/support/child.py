@@ -20,6 +20,7 @@ class Child:
         directory: where the files of its output go.
         name: of those files; unique in the directory.
         environ: variables to add to the test's own; those of the product are not inherited.
+        pass_fds: descriptors that it inherits, under the same numbers.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Child:
         directory: Path,
         name: str,
         environ: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self._stdout = directory / f"{name}.out"
         self._stderr = directory / f"{name}.err"
@@ -41,6 +43,7 @@ class Child:
                 env=build_environment(environ or {}),
                 # A Ctrl-C at the terminal of the tests is not for it.
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
 
     @property

@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class DaemonProcess(Child):
         socket_path: where it listens; None for a socket of its own.
         command: what to start in place of this interpreter's module.
         environ: variables to add.
+        pass_fds: descriptors that it inherits.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class DaemonProcess(Child):
         socket_path: Path | None = None,
         command: tuple[str, ...] = _COMMAND,
         environ: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         directory = nursery.directory
         self.socket_path = directory / f"{name}.sock" if socket_path is None else socket_path
@@ -59,7 +61,7 @@ class DaemonProcess(Child):
             encoding="utf-8",
         )
         arguments = ("--config", str(self.config_path), "--log-format", "json")
-        super().__init__([*command, *arguments], directory, name, environ)
+        super().__init__([*command, *arguments], directory, name, environ, pass_fds)
         nursery.adopt(self)
 
     @property

@@ -177,7 +177,7 @@ def _listen_at(
     path: str, mode: int, group: str | None, kind: int = socket.SOCK_DGRAM, *, lane: bool = False
 ) -> Listener:
     _make_directory(path)
-    lock = _take_lock(path)
+    lock = take_lock(path)
     with ExitStack() as undo:
         undo.callback(os.close, lock)
         _check_free(path)
@@ -209,7 +209,13 @@ def _make_directory(path: str) -> None:
         raise ConfigurationError(message)
 
 
-def _take_lock(path: str) -> int:
+def take_lock(path: str) -> int:
+    """Return the descriptor of the lock that owns a path; whoever closes it lets the path go.
+
+    Raises:
+        SocketInUseError: another daemon has it.
+        OSError: it cannot be made.
+    """
     lock = os.open(path + _LOCK_SUFFIX, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -257,9 +263,7 @@ def _bind(path: str, mode: int, group: str | None, kind: int) -> socket.socket:
     with suppress(FileNotFoundError):
         os.unlink(temporary)
     connection = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    with suppress(OSError):
-        # Sockets that are accepted have it from the one that listens. Older kernels do not know it.
-        connection.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+    refuse_descriptors(connection)
     try:
         connection.bind(temporary)
         if group is not None:
@@ -274,6 +278,12 @@ def _bind(path: str, mode: int, group: str | None, kind: int) -> socket.socket:
             os.unlink(temporary)
         raise
     return connection
+
+
+def refuse_descriptors(connection: socket.socket) -> None:
+    """Have a socket, and those that are accepted from it, take no descriptors; older kernels cannot."""
+    with suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
 
 
 def _give_to(path: str, group: str) -> None:
@@ -299,4 +309,13 @@ def _group_number(group: str) -> int:
         raise ConfigurationError(message) from error
 
 
-__all__ = ["LANE_SUFFIX", "STREAM_BACKLOG", "Listener", "check_place", "listen", "listen_beside"]
+__all__ = [
+    "LANE_SUFFIX",
+    "STREAM_BACKLOG",
+    "Listener",
+    "check_place",
+    "listen",
+    "listen_beside",
+    "refuse_descriptors",
+    "take_lock",
+]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from aiokpl_metrics_protocol import socket_candidates
 from aiokpl_metricsd.config import Configuration, load
 from aiokpl_metricsd.errors import ConfigurationError, SocketInUseError, StateInUseError
+from aiokpl_metricsd.inheritance import inherit
 from aiokpl_metricsd.listener import Listener, listen
 from aiokpl_metricsd.log import configure
 from aiokpl_metricsd.serving.door import Doors, open_doors
@@ -51,7 +52,9 @@ def serve(config: str | None = None, log_format: str = "text", log_level: str = 
         candidates = socket_candidates() if ingest.socket is None else (ingest.socket,)
         # Where nothing outlives the daemon, an acknowledgement would mean nothing.
         lane = configuration.state_dir is not None
-        listener = listen(candidates, mode=ingest.mode_bits, group=ingest.group, lane=lane)
+        listener = inherit(os.environ, ingest.socket, lane=lane) or listen(
+            candidates, mode=ingest.mode_bits, group=ingest.group, lane=lane
+        )
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_CONFIGURATION
