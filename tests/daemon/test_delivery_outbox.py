@@ -277,6 +277,16 @@ async def test_what_cannot_be_stored_is_delivered_from_memory_and_said(
 
 
 @pytest.mark.asyncio
+async def test_words_of_an_error_that_cannot_be_encoded_cost_no_window(tmp_path: Path) -> None:
+    sink = ScriptedSink([ValueError("no such file: \udcff")])
+    async with living(tmp_path / "a", serve(sink)) as life:
+        assert await life.hand_over(build_window(1))
+        await until(lambda: life.delivery.ledgers["sink"].failures)
+        assert await asyncio.wait_for(life.hand_over(build_window(1, start=60.0)), 10.0)
+    assert life.delivery.ledgers["sink"].last_error == "ValueError: no such file: \\udcff"
+
+
+@pytest.mark.asyncio
 async def test_what_could_not_be_stored_is_stored_with_the_next_windows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,9 +96,11 @@ class DeliveryLog:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the error's kind and words on one line, whatever its `__str__` does."""
+    """Return the error's kind and words on one line, which can be encoded, whatever its `__str__` does."""
     try:
-        words = " ".join(str(error).split())
+        # A file's name or a backend's bytes may have come as surrogates, which neither a log nor an account
+        # can hold.
+        words = " ".join(str(error).split()).encode("utf-8", "backslashreplace").decode()
     except Exception:  # noqa: BLE001 - a sink may raise anything
         words = ""
     return f"{type(error).__name__}: {words}"[:MAX_ERROR_CHARS] if words else type(error).__name__
