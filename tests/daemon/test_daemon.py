@@ -5,6 +5,8 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from aiokpl_metricsd.sinks.loading import SinkOptions
 from aiokpl_metricsd.sinks.prometheus.sink import PrometheusSink
 from aiokpl_metricsd.state import State, open_state
 from aiokpl_metricsd.testing import ScriptedSink
+from tests.daemon.delivering.stored import until
 from tests.support.daemon import send_datagram
 
 
@@ -125,6 +128,57 @@ async def test_a_step_that_fails_leaves_no_task_no_path_and_no_door_behind(
     assert daemon.ledger.events_decoded == 1
     assert caplog.messages[-1] == "stopped"
     await yard.open_state().close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("is_under_way", [True, False], ids=["before", "at the end"])
+async def test_a_disk_that_hangs_does_not_keep_the_daemon_from_ending(
+    make_yard: Callable[..., Yard],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    is_under_way: bool,
+) -> None:
+    monkeypatch.setattr("aiokpl_metricsd.daemon._STORE_S", 0.05)
+    monkeypatch.setattr("aiokpl_metricsd.state._CLOSE_S", 0.05)
+    sinks = (ScriptedSink(), ScriptedSink())
+    yard = make_yard(*sinks)
+    daemon = yard.build()
+    store: Any = yard.state.outbox._store
+    checkpointer = daemon._checkpointer
+    assert checkpointer is not None
+    answers = Event()
+    commit = store.commit
+
+    def hang(*arguments: object) -> object:
+        assert answers.wait(10.0)
+        return commit(*arguments)
+
+    with caplog.at_level(logging.INFO):
+        running = asyncio.ensure_future(daemon.run())
+        await until(lambda: "listening" in caplog.messages)
+        send_datagram(yard.path, encode(EventsFrame([MetricEvent("m", 1.0, 0.0)])))
+        await until(lambda: daemon.ledger.events_decoded)
+        monkeypatch.setattr(store, "commit", hang)
+        if is_under_way:
+            checkpointer._failed = True
+            await until(lambda: daemon.aggregator._sealed is not None)
+        daemon.stop()
+        await asyncio.wait_for(running, 10.0)
+    message = "the state directory does not answer; the next daemon counts on from its journal"
+    assert caplog.messages.count(message) == 1
+    assert [sink.calls for sink in sinks] == [[], []]
+    # The process would be gone by now, with the transaction or without.
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    answers.set()
+    thread = yard.state.outbox._thread._thread
+    assert thread is not None
+    await until(lambda: not thread.is_alive())
+    state = yard.open_state()
+    events = [part.events for part in state.outbox.recovered.opened]
+    stored = [window.counts for window in state.outbox.recovered.sinks["a"].windows]
+    assert (events, stored) == (([1], []) if is_under_way else ([], [(1,)]))
+    await state.close()
 
 
 @pytest.mark.asyncio

@@ -57,6 +57,10 @@ _SLICE_SERIES = 1_000
 # Of the names that overflow or contradict, how many a log line carries.
 _NAMED = 10
 
+# At the end, how long a transaction may take, beside the time that the sinks are given. On a disk that hangs
+# it takes for ever, and what it would have stored is in the journal.
+_STORE_S = 5.0
+
 # Told a second time to stop, the process ends at once and says by its status that it did not end in order.
 _EXIT_ABRUPT = 1
 
@@ -92,6 +96,8 @@ class Daemon:
         self._state = state
         # Whether the state directory holds no checkpoint yet.
         self._is_new = False
+        # A transaction did not end in time, while the daemon was to.
+        self._is_stuck = False
         self._listener = listener
         self._clock = SystemClock() if clock is None else clock
         self._stopping = asyncio.Event()
@@ -276,9 +282,16 @@ class Daemon:
         finally:
             closing.cancel()
             stopping.cancel()
-            failure, _ = await asyncio.gather(closing, stopping, return_exceptions=True)
-        if isinstance(failure, Exception):
-            raise failure
+            await self._wait_stored(closing)
+        if closing.done() and not closing.cancelled():
+            closing.result()
+
+    async def _wait_stored(self, storing: "asyncio.Future[None]") -> None:
+        """Wait until what is on its way to the state directory is there; not for ever."""
+        await asyncio.wait((storing,), timeout=None if self._state is None else _STORE_S)
+        if not storing.done():
+            self._is_stuck = True
+            _log.critical("the state directory does not answer; the next daemon counts on from its journal")
 
     async def _finish(self) -> None:
         """Read what is queued, close the windows, deliver within the deadline, and say what was lost."""
@@ -299,9 +312,14 @@ class Daemon:
             if self.lanes is not None:
                 self.lanes.refuse_more()
             self._receiver.drain()
+            if self._is_stuck:
+                return
             now = self._clock.time()
             windows = self.aggregator.close_due(now, 0.0) + self.aggregator.close_for_good(now)
-            await self._hand_over(windows, int(now))
+            storing = asyncio.ensure_future(self._hand_over(windows, int(now)))
+            await self._wait_stored(storing)
+            if storing.done():
+                storing.result()
 
     def _report_end(self) -> None:
         """Say every count that is not zero."""
