@@ -149,6 +149,18 @@ def test_small_datagrams_have_a_price_too(desk: Desk) -> None:
     assert other.reads == 1
 
 
+def test_a_large_datagram_that_is_a_share_by_itself_is_the_only_one_of_its_source(desk: Desk) -> None:
+    large = 60_000
+    streams = [desk.open(*[large] * 3) for _ in range(2)]
+    desk.note(*streams)
+    desk.receiver.read_turn()
+    assert [stream.reads for stream in streams] == [1, 1]
+    # Alone, it keeps nobody waiting.
+    desk.receiver.unwatch(streams[0])
+    desk.receiver.read_turn()
+    assert streams[1].reads == 3
+
+
 def test_one_source_alone_is_served_when_it_is_noted(desk: Desk) -> None:
     stream = desk.open(1, 1)
     desk.note(stream)

@@ -208,11 +208,17 @@ class Receiver:
             What is left of its share, or `_DONE`, or `_MORE`.
         """
         read, monotonic = source.read, self._monotonic
+        # Where others wait, at least half of the next datagram must fit, if it is as long as the last: of
+        # two that are a share each, one was too many.
+        is_alone = len(self._ready) == 1
         while left > 0:
             size = read()
             if size < 0:
                 return _MORE if self._settle(source, size) else _DONE
-            left -= size + DATAGRAM_BYTES
+            cost = size + DATAGRAM_BYTES
+            left -= cost
+            if 2 * left < cost and not is_alone:
+                left = 0
             if monotonic() >= deadline:
                 break
         if source not in self._ready:
