@@ -45,6 +45,8 @@ def test_at_the_end_what_lies_ahead_of_the_clock_counts_in_the_current_window() 
     bench.aggregator.add_columns(columns, BEGIN + 10.5)
     windows = bench.aggregator.close_for_good(BEGIN + 10.5)
     assert [(window.start, window.end, window.events) for window in windows] == [(BEGIN, BEGIN + 11, 5)]
+    # The next daemon begins there, and does not take its own clock for one that was set back.
+    assert bench.windows.closed_until == BEGIN + 11
     assert (bench.ledger.events_early, bench.ledger.events_closed) == (3, 5)
     bench.check()
     both, alone = sorted(bench.freeze(windows), key=lambda snapshot: -snapshot.count)
@@ -59,6 +61,16 @@ def test_at_the_end_there_is_a_current_window_for_what_lies_ahead() -> None:
     bench.aggregator.add_columns([build_column(1.0, BEGIN + 65)], BEGIN + 10.5)
     (window,) = bench.aggregator.close_for_good(BEGIN + 10.5)
     assert (window.start, window.end, window.events) == (BEGIN, BEGIN + 11, 1)
+
+
+def test_a_daemon_that_ends_in_the_second_in_which_the_last_one_ended_uses_up_one_second_more() -> None:
+    bench = Bench(begin=BEGIN + 16)
+    columns = [build_column(1.0, BEGIN + second) for second in (15, 40, 65)]
+    bench.aggregator.add_columns(columns, BEGIN + 15.6)
+    (window,) = bench.aggregator.close_for_good(BEGIN + 15.9)
+    assert (window.start, window.end, window.events) == (BEGIN + 16, BEGIN + 17, 3)
+    assert bench.windows.closed_until == BEGIN + 17
+    bench.check()
 
 
 def test_at_the_end_a_window_keeps_its_time_where_the_clock_is_behind_what_has_closed() -> None:

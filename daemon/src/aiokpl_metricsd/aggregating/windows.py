@@ -6,6 +6,8 @@ late is decided by what has closed, not by the clock, so that producers that wer
 windows.
 """
 
+from collections.abc import Iterable
+
 from msgspec import Struct
 
 from aiokpl_metricsd.aggregating.registry import Entry
@@ -116,16 +118,24 @@ class Windows:
     def close_all(self, now: float) -> list[Window]:
         """Close every window; return them, oldest first.
 
-        One that has not reached its end ends with the current second; none begins before that. A window that
-        lies ahead of the clock keeps its own bounds.
+        One that has not reached its end ends with the current second, or, where that was used up before, with
+        the next one; none begins before that. A window that lies further ahead of the clock keeps its own
+        bounds.
         """
-        closing = self.opened
+        closing, begin = self.opened, self._closed_until
         end = int(now) + 1
         for window in closing:
             if window.start < end < window.end:
                 window.end = end
+            elif window.start == end == begin:
+                window.end = end + 1
             self._close(window)
         return closing
+
+    def discard(self, windows: Iterable[Window]) -> None:
+        """Let open windows go that are empty, as if they had never been opened."""
+        for window in windows:
+            self._remove(window)
 
     def begin_anew(self, now: float) -> None:
         """Forget what has closed, after the clock was set back; the open windows must have been closed."""
@@ -187,11 +197,14 @@ class Windows:
         return window
 
     def _close(self, window: Window) -> None:
+        self._remove(window)
+        self._closed_until = max(self._closed_until, window.end)
+
+    def _remove(self, window: Window) -> None:
         if window in self._odd:
             self._odd.remove(window)
         else:
             del self._open[window.start - window.start % self.interval_s]
-        self._closed_until = max(self._closed_until, window.end)
 
 
 def _start_of(window: Window) -> int:
