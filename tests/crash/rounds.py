@@ -19,6 +19,11 @@ _MOST_AWAY_S = 0.5
 # Windows of a second close within a quarter of a second after their grace.
 _CLOSING_S = 0.35
 
+# From the new segment of the journal, by which a checkpoint begins, to the end of the old one; and how long
+# to wait for that, in a daemon that has just been started.
+_CHECKPOINT_S = 0.02
+_MOST_UNTIL_CHECKPOINT_S = 3.0
+
 # While the configuration is read and sinks are replaced.
 _MOST_RELOADING_S = 0.2
 
@@ -37,10 +42,13 @@ def kill(trial: Trial, troubles: int, tell: Told) -> None:
     _begin(trial)
     for number in range(troubles):
         time.sleep(trial.random.uniform(0.0, _MOST_UNTIL_KILLED_S))
-        if number % 2:
+        if number % 3 == 1:
             # Where most happens: windows close, are stored, exported, marked.
             moment = trial.random.uniform(GRACE_S, GRACE_S + _CLOSING_S)
             time.sleep((moment - time.time()) % 1.0)
+        elif number % 3 == 2:
+            trial.wait_for_checkpoint(_MOST_UNTIL_CHECKPOINT_S)
+            time.sleep(trial.random.uniform(0.0, _CHECKPOINT_S))
         trial.kill_daemon()
         time.sleep(trial.random.choice((0.0, trial.random.uniform(0.0, _MOST_AWAY_S))))
         trial.start_daemon()

@@ -4,10 +4,12 @@ The trial notes what goes wrong, and goes on; at its end it compares what every 
 producers recorded.
 """
 
+import os
 import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -42,6 +44,9 @@ LOOPS: Mapping[str, tuple[str, ...]] = {
 }
 
 GRACE_S = 0.3
+
+# How often the journal is looked at, where that is waited for.
+_LOOK_S = 0.0005
 
 _TIMEOUT_S = 60.0
 _PRODUCER_TIMEOUT_S = 120.0
@@ -151,6 +156,13 @@ class Trial:
         daemon = self.daemon
         wait_for(lambda: '"listening"' in daemon.stderr or not daemon.is_running(), "the log", _TIMEOUT_S)
         self.check_running("before it listened")
+
+    def wait_for_checkpoint(self, timeout_s: float) -> None:
+        """Wait until the journal has a segment more, and return at once; or when it takes too long."""
+        deadline = time.monotonic() + timeout_s
+        known = self._read_segments()
+        while time.monotonic() < deadline and self._read_segments() <= known:
+            time.sleep(_LOOK_S)
 
     def kill_daemon(self) -> None:
         """End it with SIGKILL.
@@ -324,6 +336,12 @@ class Trial:
         }
         samples = [sample for family in parse_text(page) for sample in family.samples]
         return status == 200 and not any(each.value for each in samples if each.name in waiting)
+
+    def _read_segments(self) -> set[str]:
+        try:
+            return set(os.listdir(self.directory / "state" / "journal"))  # noqa: PTH208 - hundreds of times a second
+        except FileNotFoundError:
+            return set()
 
     def _notes_of(self, number: int) -> Path:
         return self.directory / f"producer-{number:03d}.notes"

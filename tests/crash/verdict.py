@@ -131,9 +131,10 @@ def _compare(series: Series, rows: Sequence[Row], tally: Tally) -> str:
         wrong.append(f"min {least}, not {tally.min}")
     if (greatest := max(row.max for row in rows)) != tally.max:
         wrong.append(f"max {greatest}, not {tally.max}")
-    latest = max(rows, key=lambda row: row.window_start)
-    if tally.last is not None and latest.last != tally.last:
-        wrong.append(f"last {latest.last}, not {tally.last}")
+    if tally.last is not None:
+        # It only grows. A late event may count in a later window than a newer one, but there it is not last.
+        stale = [row for row in rows if row.last != row.max]
+        wrong += [f"last {row.last} of window {row.window_id}, not {row.max}" for row in stale[:1]]
     if tally.buckets and (buckets := _add_buckets(rows)) != tally.buckets:
         wrong.append(f"buckets {buckets}, not {tally.buckets}")
     return f"{_name(series)}: {', '.join(wrong)}" if wrong else ""
