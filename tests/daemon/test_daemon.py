@@ -9,6 +9,7 @@ from threading import Event
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from aiokpl_metrics_protocol import EventsFrame, MetricEvent, encode
 from aiokpl_metricsd.config import Configuration
@@ -22,6 +23,7 @@ from aiokpl_metricsd.sinks.prometheus.sink import PrometheusSink
 from aiokpl_metricsd.state import State, open_state
 from aiokpl_metricsd.testing import ScriptedSink
 from tests.daemon.delivering.stored import until
+from tests.daemon.outbox_steps import build_sealed
 from tests.support.daemon import send_datagram
 
 
@@ -179,6 +181,32 @@ async def test_a_disk_that_hangs_does_not_keep_the_daemon_from_ending(
     stored = [window.counts for window in state.outbox.recovered.sinks["a"].windows]
     assert (events, stored) == (([1], []) if is_under_way else ([], [(1,)]))
     await state.close()
+
+
+@pytest.mark.asyncio
+async def test_what_a_checkpoint_has_that_cannot_be_read_costs_itself_alone(
+    make_yard: Callable[..., Yard], caplog: pytest.LogCaptureFixture
+) -> None:
+    sinks = (ScriptedSink(), ScriptedSink())
+    yard = make_yard(*sinks)
+    state = yard.open_state()
+    # Its ledger, its producers and its window are not what a daemon stores.
+    await state.outbox.commit(build_sealed(1), (), {}, {})
+    await state.close()
+    yard.configuration = replace(yard.configuration, shutdown_timeout_s=5.0)
+    daemon = yard.build()
+    send_datagram(yard.path, encode(EventsFrame([MetricEvent("m", 1.0, 0.0)])))
+    daemon.stop()
+    await daemon.run()
+    assert [
+        message for message in caplog.messages if message.endswith(("begins anew", "begin anew", "lost"))
+    ] == [
+        "the ledger of the checkpoint cannot be read; it begins anew",
+        "producers of the checkpoint cannot be read; they begin anew",
+        "a window of the checkpoint cannot be read; it is lost",
+    ]
+    assert [sink.names for sink in sinks] == [["m"], ["m"]]
+    assert daemon.ledger.balance_events(0) == 0
 
 
 @pytest.mark.asyncio

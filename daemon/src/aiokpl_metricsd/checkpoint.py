@@ -16,6 +16,8 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+import msgspec
+
 from aiokpl_metricsd.aggregating.sealing import SealedWindow, encode_sealed
 from aiokpl_metricsd.aggregating.windows import Windows
 from aiokpl_metricsd.aggregator import Aggregator
@@ -106,10 +108,25 @@ class Checkpointer:
 
 
 def restore(recovered: Recovered, aggregator: Aggregator, decoder: Decoder, ledger: Ledger) -> None:
-    """Count on from a checkpoint: what was open is open again."""
+    """Count on from a checkpoint: what was open is open again. What cannot be read costs itself alone."""
+    fields: dict[str, object]
     if recovered.ledger is not None:
-        ledger.restore(recovered.ledger)
-    decoder.restore(recovered.producers)
+        try:
+            ledger.restore(recovered.ledger)
+        except msgspec.MsgspecError as error:
+            fields = {"error": str(error)}
+            _log.critical(
+                "the ledger of the checkpoint cannot be read; it begins anew", extra={"fields": fields}
+            )
+    unreadable = 0
+    for producer in recovered.producers:
+        try:
+            decoder.restore((producer,))
+        except msgspec.MsgspecError:
+            unreadable += 1
+    if unreadable:
+        fields = {"producers": unreadable}
+        _log.critical("producers of the checkpoint cannot be read; they begin anew", extra={"fields": fields})
     for part in recovered.opened:
         try:
             aggregator.restore(part.number, part.start, part.end, part.events, part.blobs)
