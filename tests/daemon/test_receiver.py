@@ -161,6 +161,14 @@ def test_a_large_datagram_that_is_a_share_by_itself_is_the_only_one_of_its_sourc
     assert streams[1].reads == 3
 
 
+def test_many_sources_have_smaller_shares(desk: Desk) -> None:
+    cost = TURN_BYTES // 16
+    streams = [desk.open(*[cost - DATAGRAM_BYTES] * 100) for _ in range(48)]
+    desk.note(*streams)
+    desk.receiver.read_turn()
+    assert [stream.reads for stream in streams] == [8] * 48
+
+
 def test_one_source_alone_is_served_when_it_is_noted(desk: Desk) -> None:
     stream = desk.open(1, 1)
     desk.note(stream)
