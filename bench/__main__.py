@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import daemon, export, faults, imports, loss, producer, stall, startup
+from bench import daemon, export, faults, imports, journal, lanes, loss, producer, restart, stall, startup
 from bench.machine import describe_machine
 from bench.process import ROOT
 from bench.report import build_document, render_markdown, render_text
@@ -18,7 +18,7 @@ from bench.samples import Plan, Samples
 
 _GROUPS = (producer, imports, startup, daemon, stall, loss)
 # Measured once, before the passes: each takes long, or measures its figures several times.
-_ONCE = (export, faults)
+_ONCE = (journal, lanes, restart, export, faults)
 
 _LATEST = ROOT / "bench" / "results" / "latest.json"
 _COMMITTED = ROOT / "bench" / "RESULTS.md"

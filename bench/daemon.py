@@ -88,7 +88,7 @@ def _run(key: str, load: Load, samples: Samples) -> None:
         Service(Path(name)) as service,
         Sender(service.socket_path, load, Path(name) / "expected") as sender,
     ):
-        idle_per_s = _measure_idle(service)
+        idle_per_s = measure_idle(service)
         first_s = _measure_drain(service, sender, idle_per_s)
         rest_s = _measure_drain(service, sender, idle_per_s)
         resident_mib, _ = service.read_memory_mib()
@@ -118,14 +118,17 @@ class Sender:
         socket_path: the daemon's socket.
         load: what it sends.
         expected_path: the file for the totals that the load adds up to.
+        command: the module that is run, with its first arguments.
     """
 
-    def __init__(self, socket_path: str, load: Load, expected_path: Path) -> None:
+    def __init__(
+        self, socket_path: str, load: Load, expected_path: Path, command: tuple[str, ...] = ("bench.load",)
+    ) -> None:
         """Start the process."""
         self._expected_path = expected_path
         text = msgspec.json.encode(load).decode()
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "bench.load", socket_path, str(expected_path), text],
+            [sys.executable, "-m", *command, socket_path, str(expected_path), text],
             cwd=ROOT,
             env=build_environment(),
             stdin=subprocess.PIPE,
@@ -146,8 +149,8 @@ class Sender:
         """End the process."""
         stop(self._child)
 
-    def send(self) -> None:
-        """Send the first drain, or the rest; return when the daemon has read it.
+    def send(self) -> dict[str, float]:
+        """Send the first drain, or the rest; return what the sender says, when the daemon has read it.
 
         Raises:
             MeasurementError: the sender failed.
@@ -155,23 +158,25 @@ class Sender:
         assert self._child.stdin is not None
         self._child.stdin.write("go\n")
         self._child.stdin.flush()
-        self._read_line()
+        return msgspec.json.decode(self._read_line(), type=dict[str, float])
 
     def read_expected(self) -> Expected:
         """Return the totals that the load adds up to."""
         return msgspec.msgpack.decode(self._expected_path.read_bytes(), type=Expected)
 
-    def _read_line(self) -> None:
+    def _read_line(self) -> str:
         assert self._child.stdout is not None
-        if not self._child.stdout.readline():
+        line = self._child.stdout.readline()
+        if not line:
             raise MeasurementError("the sender failed")
+        return line
 
 
-def _measure_idle(service: Service) -> float:
+def measure_idle(service: Service) -> float:
     """Return the CPU seconds that a second without events costs."""
     start_s, before_ns = time.perf_counter(), service.read_cpu_ns()
     time.sleep(_IDLE_S)
     return (service.read_cpu_ns() - before_ns) / 1e9 / (time.perf_counter() - start_s)
 
 
-__all__ = ["LOADS", "PREFIX", "Sender", "collect"]
+__all__ = ["LOADS", "PREFIX", "Sender", "collect", "measure_idle"]

@@ -48,6 +48,7 @@ _ROWS_PER_SECOND = 1_000_000
 _GRAIN = 1024
 _POOL_VALUES = 65_536
 _SEED = 20_261_120
+PRODUCER_ID = _SEED
 
 # Bytes that were sent and not yet read; for a Unix socket those that its peer still has queued (tty_ioctl(4),
 # unix_outq_len in the kernel, read 2026-11).
@@ -65,6 +66,7 @@ class Load(msgspec.Struct, frozen=True):
         ones: every value is 1; otherwise they differ.
         rows: rows in place of columns.
         first_second: the second of the first event; 0 for the one after the start.
+        span_s: the seconds over which its events spread; 0 for as many as the drains take.
     """
 
     series: int
@@ -74,6 +76,7 @@ class Load(msgspec.Struct, frozen=True):
     ones: bool = False
     rows: bool = False
     first_second: int = 0
+    span_s: int = 0
 
     @property
     def drain_events(self) -> int:
@@ -103,7 +106,8 @@ class LoadBuilder:
         # Not before the daemon's start, or the events would be late.
         self._first_second = load.first_second or int(time.time()) + 1
         rows_s = load.drains * load.drain_events / _ROWS_PER_SECOND
-        self._span_s = max(1, math.ceil(rows_s if load.rows else load.drains / _DRAINS_PER_SECOND))
+        drains_s = rows_s if load.rows else load.drains / _DRAINS_PER_SECOND
+        self._span_s = load.span_s or max(1, math.ceil(drains_s))
         self._origins = [_build_origin(number, load.kind) for number in range(load.series)]
         generator = random.Random(_SEED)
         draw = generator.lognormvariate
@@ -161,7 +165,7 @@ class LoadBuilder:
 
     def _encode(self, columns: list[Column], events: int) -> bytes:
         self.sequence += 1
-        frame = ColumnsFrame(_SEED, self.sequence, Totals(self._sent), columns)
+        frame = ColumnsFrame(PRODUCER_ID, self.sequence, Totals(self._sent), columns)
         self._sent += events
         return encode(frame)
 
@@ -205,6 +209,12 @@ def count_unread_bytes(sender: socket.socket) -> int:
     return answer[0]
 
 
+def wait_until_read(sender: socket.socket) -> None:
+    """Return when all that a socket has sent was read."""
+    while count_unread_bytes(sender):
+        time.sleep(0.001)
+
+
 def main() -> None:
     """Encode, wait for the word, send with blocking calls, and wait until all of it was read."""
     path, expected_path, text = sys.argv[1:]
@@ -220,12 +230,19 @@ def main() -> None:
         send = sender.send
         for datagram in datagrams:
             send(datagram)
-        while count_unread_bytes(sender):
-            time.sleep(0.001)
+        wait_until_read(sender)
     print_json({"sequence": builder.sequence})
 
 
-__all__ = ["Expected", "Load", "LoadBuilder", "build_key", "count_unread_bytes"]
+__all__ = [
+    "PRODUCER_ID",
+    "Expected",
+    "Load",
+    "LoadBuilder",
+    "build_key",
+    "count_unread_bytes",
+    "wait_until_read",
+]
 
 if __name__ == "__main__":
     main()

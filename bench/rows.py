@@ -30,6 +30,7 @@ UNITS: dict[str, str] = {
     "producer": "ns of CPU a call, the loop around it included",
     "import": "ms, or modules",
     "daemon": "CPU seconds per million events",
+    "journal": "CPU seconds per million events, the same frames to both",
     "memory": "MiB",
     "start and stall": "ms, or events",
     "export": "µs of CPU a series, a window of 10,000 or 100,000",
@@ -49,6 +50,13 @@ _SINKS: dict[str, str] = {
     "opentelemetry_http": "opentelemetry, HTTP",
     "datadog": "datadog",
     "all": "all seven at once",
+}
+# Of `bench.journal`, of 1,000 series each.
+_JOURNAL: dict[str, str] = {
+    "values_1000": "counters",
+    "ones_1000": "value 1",
+    "histograms_1000": "histograms",
+    "short_1000": "four events a series and frame",
 }
 _EXPORTS: dict[str, str] = {
     **_SINKS,
@@ -91,6 +99,16 @@ def _imports(quantity: str) -> tuple[str, ...]:
 
 def _daemon(what: str, case: str, budget: str | None = None) -> Row:
     return Row(what, f"daemon.{case}.cpu_s_per_million", budget)
+
+
+def _list_journal() -> Iterator[Row]:
+    for case, what in _JOURNAL.items():
+        key, in_budget = f"journal.{case}", case != "short_1000"
+        yield Row(f"{what}: no state_dir, front door", f"{key}.without_cpu_s_per_million")
+        yield Row("  state_dir, lane", f"{key}.with_cpu_s_per_million")
+        added = f"{key}.added_cpu_s_per_million"
+        yield Row("  the journal's", added, "daemon, the journal adds" if in_budget else None)
+        yield Row("  floor: checksum, copy, write", f"{key}.floor_cpu_s_per_million")
 
 
 def _stall(what: str, figure: str) -> Row:
@@ -203,6 +221,8 @@ _MEMORY = (
     Row(
         "  highest, with its close and export", "daemon.columns_two_100000.peak_mib", "memory, 100,000 series"
     ),
+    Row("  highest, its close without a checkpoint", "stall.closing_100000.peak_mib"),
+    Row("  highest, its close with a checkpoint", "stall.checkpoint_100000.peak_mib"),
     Row("100,000 series, histograms", "daemon.columns_histograms_100000.rss_mib"),
     Row("  highest, with its close and export", "daemon.columns_histograms_100000.peak_mib"),
 )
@@ -216,6 +236,8 @@ _START = (
     _stall("100,000 series, CPU", "closing_100000.cpu_ms"),
     _stall("100,000 histograms, wall", "closing_histograms_100000.wall_ms"),
     _stall("100,000 histograms, CPU", "closing_histograms_100000.cpu_ms"),
+    _stall("100,000 series, with its checkpoint, wall", "checkpoint_100000.wall_ms"),
+    _stall("100,000 series, with its checkpoint, CPU", "checkpoint_100000.cpu_ms"),
     Row(
         "events lost while 100,000 series close",
         "loss.closing_100000.events",
@@ -226,6 +248,26 @@ _START = (
         "loss.closing_100000.unaccounted_events",
         "events lost while 100,000 series are flushed",
     ),
+)
+
+_RESTART = tuple(
+    Row(f"from exec to {what}, {directory}, {clock}", f"restart.{case}.{figure}", budget)
+    for case, directory in (("empty", "new state_dir"), ("replay", "31 MiB of journal"))
+    for what, quantity, budget in (
+        ("accepting", "accepting", "from exec to accepting"),
+        ("the first ack", "ack", None),
+    )
+    for clock, figure in (("wall", f"{quantity}.wall_ms"), ("CPU", f"{quantity}.cpu_ms"))
+)
+
+_LANES = tuple(
+    Row(
+        f"forty full lanes and a flood of rows: {what}, {clock}",
+        f"lanes.{figure}",
+        "longest stall of the event loop",
+    )
+    for what, quantity in (("timer", "timer"), ("lane without an ack", "ack"))
+    for clock, figure in (("wall", f"{quantity}.wall_ms"), ("CPU", f"{quantity}.cpu_ms"))
 )
 
 _FAULTS = tuple(
@@ -243,8 +285,9 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
     "producer": _PRODUCER,
     "import": _IMPORT,
     "daemon": _DAEMON,
+    "journal": tuple(_list_journal()),
     "memory": _MEMORY,
-    "start and stall": (*_START, *_FAULTS),
+    "start and stall": (*_START, *_RESTART, *_LANES, *_FAULTS),
     "export": tuple(_list_exports()),
     "stall at an export": tuple(_list_export_stalls()),
     "sinks": tuple(_list_sinks()),

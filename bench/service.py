@@ -26,7 +26,7 @@ _CONFIGURATION = """\
 interval_s = {interval_s}
 grace_s = {grace_s}
 shutdown_timeout_s = 50
-
+{state}
 [ingest]
 socket = "{socket_path}"
 
@@ -67,6 +67,7 @@ class Service:
             several sinks, in TOML.
         interval_s: the length of its windows.
         grace_s: how long a window waits for late events.
+        state: whether it has a state directory, and so offers lanes.
         command: the module that is run, with arguments before `--config FILE`.
     """
 
@@ -77,17 +78,23 @@ class Service:
         sink: str = "jsonl",
         interval_s: int = 3_600,
         grace_s: float = 2.0,
+        state: bool = False,
         command: tuple[str, ...] = ("aiokpl_metricsd",),
     ) -> None:
         """Write the configuration; nothing is started yet."""
         self.socket_path = str(directory / "m.sock")
         self._directory = directory
+        self._state_dir = directory / "state"
         self._configuration = directory / "bench.toml"
         tables = sink if sink.startswith("[") else f'[sinks.out]\ntype = "{sink}"'
         if sink == "jsonl":
             tables += f'\npath = "{directory / "windows.jsonl"}"\nkeep = 100'
         text = _CONFIGURATION.format(
-            interval_s=interval_s, grace_s=grace_s, socket_path=self.socket_path, sinks=tables
+            interval_s=interval_s,
+            grace_s=grace_s,
+            state=f'state_dir = "{self._state_dir}"\n' if state else "",
+            socket_path=self.socket_path,
+            sinks=tables,
         )
         self._configuration.write_text(text, encoding="utf-8")
         self._command = [sys.executable, "-m", *command, "--config", str(self._configuration)]
@@ -110,8 +117,8 @@ class Service:
         assert self._child is not None
         return self._child.pid
 
-    def start(self) -> Start:
-        """Start the daemon, and return when it reads what is sent to it.
+    def start(self, *, is_reading: bool = True) -> Start:
+        """Start the daemon, and return when it reads what is sent to it, or else when it accepts.
 
         Raises:
             MeasurementError: it ended, or did not accept and read in time.
@@ -130,8 +137,9 @@ class Service:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
             self._wait(start_s, lambda: _accepts(probe, self.socket_path))
             accepting_s, accepting_cpu_ns = time.perf_counter() - start_s, self.read_cpu_ns()
-            probe.send(_EMPTY_FRAME)
-            self._wait(start_s, lambda: count_unread_bytes(probe) == 0)
+            if is_reading:
+                probe.send(_EMPTY_FRAME)
+                self._wait(start_s, lambda: count_unread_bytes(probe) == 0)
             reading_s = time.perf_counter() - start_s
         return Start(accepting_s * 1e3, accepting_cpu_ns / 1e6, reading_s * 1e3, self.read_cpu_ns() / 1e6)
 
@@ -181,6 +189,12 @@ class Service:
             raise MeasurementError(f"the daemon ended with {self._child.returncode}: {self._read_log()}")
         return peak_mib
 
+    def kill(self) -> None:
+        """End the process at once, with SIGKILL: what it had not written down is gone."""
+        assert self._child is not None
+        self._child.kill()
+        self._child.wait()
+
     def end(self) -> None:
         """End the process, by force if need be; nothing, when it has ended."""
         if self._child is not None:
@@ -197,6 +211,14 @@ class Service:
                 count, total = found.get(key, (0, 0.0))
                 found[key] = (count + row.count, total + row.sum)
         return found
+
+    def read_journal_position(self) -> int:
+        """Return the number of the newest segment of the journal; each checkpoint begins another."""
+        return max(int(path.stem) for path in self._state_dir.glob("journal/*.segment"))
+
+    def measure_journal_bytes(self) -> int:
+        """Return the size of all segments of the journal."""
+        return sum(path.stat().st_size for path in self._state_dir.glob("journal/*.segment"))
 
     def _read_log(self) -> str:
         lines = (self._directory / "log").read_text(encoding="utf-8").strip().splitlines()

@@ -1,5 +1,8 @@
 """The longest time that the daemon's loop serves nobody while 100,000 series close and are exported.
 
+With a state directory the window closes with a checkpoint: it is sealed, encoded and stored in a thread, and
+only then exported. How much memory that takes is measured as well.
+
 No answer comes back over the socket, so it is measured inside: the composition root runs in a process of its
 own with a heartbeat beside it.
 
@@ -26,7 +29,11 @@ PREFIX = "stall."
 _LOADS: dict[str, Load] = {
     "closing_100000": Load(100_000, 2, 1),
     "closing_histograms_100000": Load(100_000, 2, 1, "histogram"),
+    "checkpoint_100000": Load(100_000, 2, 1),
 }
+# Those with a state directory.
+_STORED = ("checkpoint_100000",)
+_QUICK = ("closing_100000", "checkpoint_100000")
 _INTERVAL_S = 5
 _GRACE_S = 0.5
 # From the end of the grace to the end of the export, with room.
@@ -40,23 +47,25 @@ def collect(plan: Plan, samples: Samples) -> None:
     """Fill a window, let it close, and keep the longest gap from then on."""
     for name, load in _LOADS.items():
         case = f"{PREFIX}{name}"
-        wanted = plan.wants_any((f"{case}.wall_ms", f"{case}.cpu_ms"))
-        if not wanted or (plan.quick and load.kind != "counter"):
+        wanted = plan.wants_any((f"{case}.wall_ms", f"{case}.cpu_ms", f"{case}.peak_mib"))
+        if not wanted or (plan.quick and name not in _QUICK):
             continue
         try:
-            gaps = _run(load)
+            gaps, peak_mib = _run(load, state=name in _STORED)
         except MeasurementError as error:
             samples.errors.append(f"{case}: {error}")
             continue
         samples.add(f"{case}.wall_ms", max((gap.wall_ms for gap in gaps), default=0.0))
         samples.add(f"{case}.cpu_ms", max((gap.cpu_ms for gap in gaps), default=0.0))
+        samples.add(f"{case}.peak_mib", peak_mib)
 
 
-def _run(load: Load) -> list[Gap]:
+def _run(load: Load, *, state: bool) -> tuple[list[Gap], float]:
+    """Return the gaps while the window closed, and the highest memory until then."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         directory = Path(name)
         command = ("bench.stall", str(directory / "gaps"))
-        service = Service(directory, interval_s=_INTERVAL_S, grace_s=_GRACE_S, command=command)
+        service = Service(directory, interval_s=_INTERVAL_S, grace_s=_GRACE_S, state=state, command=command)
         with service:
             window_s = (int(time.time() + _ENCODING_S) // _INTERVAL_S + 1) * _INTERVAL_S
             timed = msgspec.structs.replace(load, first_second=window_s)
@@ -68,10 +77,11 @@ def _run(load: Load) -> list[Gap]:
                     raise MeasurementError("the load took longer than a window")
                 ended_s = closing_s + _GRACE_S + _EXPORT_S
                 time.sleep(ended_s - time.time())
+                _, peak_mib = service.read_memory_mib()
                 service.finish()
                 check_totals(sender.read_expected(), service.read_windows())
         gaps = msgspec.json.decode((directory / "gaps").read_bytes(), type=list[Gap])
-    return [gap for gap in gaps if closing_s < gap.at_s < ended_s]
+    return [gap for gap in gaps if closing_s < gap.at_s < ended_s], peak_mib
 
 
 def run_daemon(configuration_path: str, gaps_path: Path) -> int:

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from bench import export
+from bench import export, journal
 from bench.budgets import BUDGETS, OTHERS
 from bench.daemon import LOADS
 from bench.producer import CASES
@@ -54,12 +54,13 @@ def test_every_budget_has_a_row_and_every_row_a_budget_that_exists() -> None:
 
 def test_every_row_of_producer_daemon_and_export_names_a_case_that_is_measured() -> None:
     cases = {case for group in CASES.values() for case in group} | {f"daemon.{case}" for case in LOADS}
+    cases |= {f"journal.{case}" for case in journal.LOADS}
     cases |= {key.rpartition(".")[0] for case in export.CASES for key in export.list_keys(case)}
     keys = {key for row in ROWS for key in (row.key, *row.peers)}
     measured = {
         key.rpartition(".")[0]
         for key in keys
-        if not key.startswith(("import.", "startup.", "stall.", "faults.", "loss."))
+        if not key.startswith(("import.", "startup.", "restart.", "stall.", "lanes.", "faults.", "loss."))
     }
     assert measured <= cases
 
