@@ -17,7 +17,6 @@ from aiokpl_metrics_client.buffers import (
 from aiokpl_metrics_client.instruments import Counter
 from aiokpl_metrics_protocol import Series, decode_series
 
-
 _NO_OWNER: Any = None
 
 

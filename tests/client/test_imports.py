@@ -50,6 +50,7 @@ def test_a_fresh_interpreter_loads_no_third_party_module_but_msgspec(body: str) 
     own, added = _import(body)
     assert _third_party(own | added) <= ALLOWED
     assert added & REFUSED == set()
+    assert "aiokpl_metrics_client.testing" not in added
 
 
 def test_sending_loads_the_socket_and_nothing_of_asyncio_or_logging() -> None:
@@ -66,10 +67,15 @@ def test_the_sink_does_not_import_aiokpl() -> None:
     assert _third_party(own | added) <= ALLOWED
 
 
+def test_the_kit_for_tests_needs_neither_pytest_nor_the_daemon_to_be_imported() -> None:
+    own, added = _import("import aiokpl_metrics_client.testing")
+    assert _third_party(own | added) <= ALLOWED
+
+
 def _modules() -> Iterator[str]:
     yield "aiokpl_metrics_client"
-    for module in pkgutil.iter_modules(aiokpl_metrics_client.__path__):
-        yield f"aiokpl_metrics_client.{module.name}"
+    for module in pkgutil.walk_packages(aiokpl_metrics_client.__path__, "aiokpl_metrics_client."):
+        yield module.name
 
 
 @pytest.mark.parametrize("name", list(_modules()))

@@ -19,6 +19,7 @@ GOOD = '''
 
 from aiokpl_metrics_client import ClientStatistics, Counter, Gauge, Histogram, MetricsClient, MetricsdSink
 from aiokpl_metrics_client import MetricsLevel, Timer
+from aiokpl_metrics_client.testing import Metricsd, RecordedSeries, RecordingTransport
 
 client: MetricsClient = MetricsClient(level=MetricsLevel.SUMMARY, dimensions={"service": "x", "version": 3})
 client.put("n", 2, stream="s", shard_id="1", error_code=None, zone="a", status=200)
@@ -50,6 +51,18 @@ async def measured_too(left: int) -> str:
 
 
 result: float = measured(1, right="x")
+
+
+def test_something(metricsd: Metricsd) -> None:
+    metricsd.capture()
+    given: MetricsClient = metricsd.build_client(dimensions={"service": "x"})
+    total: float = metricsd.total("n", shard_id="1", status=200)
+    count: int = metricsd.count("n")
+    series: list[RecordedSeries] = metricsd.series()
+    values: list[float] = metricsd.values("n")
+    print(given, total, count, series, values)
+    transport: RecordingTransport = RecordingTransport()
+    transport.attach(given)
 
 
 async def main() -> None:

@@ -18,7 +18,7 @@ from aiokpl_metrics_client.instruments import (
     check_timer_unit,
     merge_dimensions,
 )
-from aiokpl_metrics_client.sender import Sender
+from aiokpl_metrics_client.sender import BuildOutbound, Sender
 from aiokpl_metrics_client.statistics import ClientStatistics, DropReason, State
 from aiokpl_metrics_protocol import MetricKind, MetricsLevel, Series
 
@@ -242,6 +242,14 @@ class MetricsClient:
             self._appends[name, dimensions](value)
         except Exception:  # noqa: BLE001 - as in `put`
             self._append_slowly(name, dimensions, value)
+
+    def redirect(self, build: BuildOutbound | None) -> None:
+        """Have events go where `build` leads, in place of the socket; None is back to it. For `testing`.
+
+        A client that is disabled or closed stays so.
+        """
+        if self._level is not MetricsLevel.NONE:
+            self._sender.redirect(build)
 
     def rebind(self, instrument: _I, dimensions: Mapping[str, object]) -> _I:
         """Bind `instrument` to its series with `dimensions` over what it has. For `with_dimensions`.

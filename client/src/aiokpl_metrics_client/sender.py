@@ -11,7 +11,8 @@ import os
 import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeAlias
 
 from aiokpl_metrics_client.buffers import BufferTable
 from aiokpl_metrics_client.outbound import Mark, Outbound
@@ -44,6 +45,9 @@ _EXIT_AWAY_TIMEOUT_S = 0.5
 _senders: "set[Sender]" = set()
 _hooks_installed = False
 
+# Makes the way out of a table's events, given a producer's id.
+BuildOutbound: TypeAlias = Callable[[BufferTable, int], Outbound]
+
 
 class Sender:
     """Takes the events of a `BufferTable` to the daemon.
@@ -51,11 +55,17 @@ class Sender:
     Args:
         path: the socket's path, or None for the usual places.
         max_series: bound of the table.
+
+    Attributes:
+        observer: told of each sender that will send something; how the test kit finds them.
     """
+
+    observer: ClassVar["Callable[[Sender], None] | None"] = None
 
     def __init__(self, path: str | None, max_series: int) -> None:
         """Start nothing yet."""
         self.table = BufferTable(max_series)
+        self._redirected_to: BuildOutbound | None = None
         self._path = path
         self._closing = False
         self._end_by = 0.0
@@ -80,15 +90,52 @@ class Sender:
         self._reported_losses = (0, 0)
         self._drain_at = 0.0
         transport = Transport(self._path, lanes=os.environ.get(LANE_VARIABLE) != "0")
-        self._outbound = Outbound(self.table, transport, _draw_producer_id())
+        # `_outbound` is where events go; another than our own only while they are redirected.
+        self._own_outbound = self._outbound = Outbound(self.table, transport, _draw_producer_id())
+        if self._redirected_to is not None:
+            self._outbound = self._redirected_to(self.table, _draw_producer_id())
 
     def register(self) -> None:
         """Have the events sent at the interpreter's exit, and the sender begin anew in a forked child."""
         _install_hooks()
         _senders.add(self)
+        observer = Sender.observer
+        if observer is not None:
+            observer(self)
+
+    @staticmethod
+    def read_registered() -> "list[Sender]":
+        """Return the senders that are not closed."""
+        return list(_senders)
+
+    def redirect(self, build: BuildOutbound | None) -> None:
+        """Have events go where `build` leads from now on, without a thread; None is back to the socket.
+
+        What was recorded before goes the way it would have gone. In a forked child `build` is called anew.
+        For tests: what is redirected is sent by `flush` alone, or by a thread that runs already.
+        """
+        if self._closing or build == self._redirected_to:
+            return
+        self._check_process()
+        lock = self._enter(threading.TIMEOUT_MAX)
+        if lock is None:
+            raise RuntimeError("events cannot be redirected in the midst of a drain")
+        try:
+            self._outbound.drain(all_of_it=True)
+            self._send(self._outbound)
+            self._redirected_to = build
+            self._outbound = self._own_outbound if build is None else build(self.table, _draw_producer_id())
+            # Of nothing, so that what comes now is dated from now on.
+            self._outbound.drain(all_of_it=True)
+        finally:
+            self._leave(lock)
+        if build is None and len(self.table) > 0:
+            self.start()
 
     def start(self) -> None:
-        """Start the thread, if it does not run."""
+        """Start the thread, if it does not run and is needed."""
+        if self._redirected_to is not None:
+            return
         if self._closing or (self._thread is not None and self._pid == os.getpid()):
             return
         self._check_process()
@@ -191,7 +238,7 @@ class Sender:
     def after_fork_in_child(self) -> None:
         """Begin anew as another producer: what was recorded before the fork is the parent's to send."""
         had_series = len(self.table) > 0
-        self._outbound.transport.close()
+        self._own_outbound.transport.close()
         self.table.forget_events()
         self._begin()
         # Cached appends do not ask for a thread, so it must be there before them.
@@ -270,10 +317,10 @@ class Sender:
                 self._leave(lock)
 
     def _end(self) -> None:
-        outbound = self._outbound
-        outbound.discard(DropReason.CLOSED)
-        outbound.transport.close()
-        outbound.state = State.CLOSED
+        for outbound in (self._own_outbound, self._outbound):
+            outbound.discard(DropReason.CLOSED)
+            outbound.transport.close()
+            outbound.state = State.CLOSED
         _senders.discard(self)
 
     def _wait(self) -> None:
@@ -358,4 +405,4 @@ def _after_fork_in_child() -> None:
         sender.after_fork_in_child()
 
 
-__all__ = ["DRAIN_INTERVAL_S", "Sender"]
+__all__ = ["DRAIN_INTERVAL_S", "BuildOutbound", "Sender"]
