@@ -142,6 +142,40 @@ async def test_what_cannot_be_noted_is_not_sent(tmp_path: Path, monkeypatch: pyt
         await until(lambda: len(sink.taken) == 2)
 
 
+@pytest.mark.asyncio
+async def test_what_could_not_be_stored_is_not_sent_before_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreError("disk full")
+
+    sink, other = CuttingSink(), ScriptedSink()
+    async with living(
+        tmp_path / "a", serve(sink, at_most_once=True, catch_up_s=0.0), serve(other, "b")
+    ) as life:
+        with monkeypatch.context() as patch:
+            patch.setattr(life.outbox._store, "commit", refuse)
+            assert not await life.hand_over(build_window(2))
+            await until(lambda: other.taken)
+        # A daemon that is killed now leaves its journal, of which the next one makes this window again.
+        assert sink.calls == []
+        assert await life.hand_over(build_window(2, start=60.0))
+        await until(lambda: len(sink.taken) == 2)
+
+
+@pytest.mark.asyncio
+async def test_what_was_evicted_on_its_way_needs_no_note(tmp_path: Path) -> None:
+    async def evict(_: object) -> None:
+        assert life.delivery._routes["sink"].worker.evict(1)
+        raise RetryableExportError("busy")
+
+    sink = ScriptedSink([evict])
+    async with living(tmp_path / "a", serve(sink, at_most_once=True, catch_up_s=0.0)) as life:
+        await life.hand_over(build_window(2))
+        await until(lambda: sink.taken)
+        assert len(sink.calls) == 2
+
+
 class ReplacingSink(ScriptedSink):
     repeat_rule = RepeatRule.REPLACES
 

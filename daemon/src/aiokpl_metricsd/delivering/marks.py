@@ -95,8 +95,12 @@ class Marks:
 
     async def attempt(self, consignment: Consignment) -> bool:
         """Note that a batch is about to be sent; False where that failed, and it must not be."""
-        if self._outbox is None or consignment.stored is None:
+        if self._outbox is None:
             return True
+        if consignment.stored is None:
+            # Evicted, nobody else knows it. Never stored, it comes again from the journal after a crash,
+            # so that it must be stored first.
+            return bool(consignment.window_id)
         consignment.note_attempt()
         try:
             await self._outbox.attempt(self._name, consignment.stored, consignment.current_part)
