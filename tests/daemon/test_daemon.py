@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from aiokpl_metrics_protocol import EventsFrame, MetricEvent, encode
+from aiokpl_metricsd.clock import Clock, SystemClock
 from aiokpl_metricsd.config import Configuration
 from aiokpl_metricsd.configuring.place import Place
 from aiokpl_metricsd.daemon import Daemon
@@ -51,12 +53,12 @@ class Yard:
             },
         )
 
-    def build(self) -> Daemon:
+    def build(self, clock: Clock | None = None) -> Daemon:
         """Bind the sockets and build the daemon."""
         self.listener = listen([str(self.path)], mode=0o600, group=None)
         self.doors: Doors = open_doors(str(self.path), None)
         self.state = self.open_state()
-        return Daemon(self.configuration, self.listener, doors=self.doors, state=self.state)
+        return Daemon(self.configuration, self.listener, clock=clock, doors=self.doors, state=self.state)
 
     def open_state(self) -> State:
         """Open the state directory."""
@@ -66,6 +68,14 @@ class Yard:
         """Give the sockets back."""
         self.doors.close()
         self.listener.close()
+
+
+class Tomorrow(SystemClock):
+    """A clock that is a day ahead."""
+
+    def time(self) -> float:
+        """Return the same time of the next day."""
+        return super().time() + 86_400.0
 
 
 @pytest.fixture
@@ -207,6 +217,35 @@ async def test_what_a_checkpoint_has_that_cannot_be_read_costs_itself_alone(
     ]
     assert [sink.names for sink in sinks] == [["m"], ["m"]]
     assert daemon.ledger.balance_events(0) == 0
+
+
+@pytest.mark.asyncio
+async def test_what_was_open_is_delivered_at_once_where_the_clock_was_set_back_meanwhile(
+    make_yard: Callable[..., Yard],
+) -> None:
+    yard = make_yard(ScriptedSink(), ScriptedSink())
+    daemon = yard.build(Tomorrow())
+    running = asyncio.ensure_future(daemon.run())
+    await until(lambda: not (yard.state.outbox.failures or daemon._receiver.loop is None))
+    send_datagram(yard.path, encode(EventsFrame([MetricEvent("m", 1.0, 0.0)])))
+    await until(lambda: daemon.ledger.events_decoded)
+    # As it is when the daemon is killed now.
+    left = shutil.copytree(yard.state_dir, yard.state_dir.with_name("left"))
+    daemon.stop()
+    await running
+
+    sinks = (ScriptedSink(), ScriptedSink())
+    yard = make_yard(*sinks)
+    yard.state_dir = left
+    daemon = yard.build()
+    running = asyncio.ensure_future(daemon.run())
+    await until(lambda: all(sink.taken for sink in sinks))
+    assert daemon.ledger.clock_steps == 1
+    send_datagram(yard.path, encode(EventsFrame([MetricEvent("n", 1.0, 0.0)])))
+    await until(lambda: daemon.aggregator.events_open)
+    assert (daemon.ledger.events_late, daemon.ledger.events_early) == (0, 0)
+    daemon.stop()
+    await running
 
 
 @pytest.mark.asyncio

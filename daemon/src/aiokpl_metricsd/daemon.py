@@ -96,6 +96,8 @@ class Daemon:
         self._state = state
         # Whether the state directory holds no checkpoint yet.
         self._is_new = False
+        # What was open when the last daemon ended lies far ahead.
+        self._is_set_back = False
         # A transaction did not end in time, while the daemon was to.
         self._is_stuck = False
         self._listener = listener
@@ -170,8 +172,10 @@ class Daemon:
             return Windows(interval_s, now)
         recovered = self._state.outbox.recovered
         if recovered.closed_until > now + interval_s:
-            # The clock was set back meanwhile. To wait until it is there again would make everything late.
+            # The clock was set back meanwhile. To wait until it is there again would make everything late and
+            # would keep for as long what was open.
             self.ledger.clock_steps += 1
+            self._is_set_back = True
             return Windows(interval_s, now, recovered.last_number)
         return Windows(interval_s, recovered.closed_until, recovered.last_number)
 
@@ -255,7 +259,12 @@ class Daemon:
         """Serve until `stop`, then hand over what there is. Whatever fails, nothing is left behind."""
         try:
             await self.delivery.start()
-            if self._is_new:
+            if self._is_set_back:
+                now = self._clock.time()
+                windows = self.aggregator.close_all(now)
+                self.aggregator.begin_anew(now)
+                await self._hand_over(windows, None)
+            elif self._is_new:
                 # The next daemon must know where the first window began.
                 await self._hand_over([], None)
             self._receiver.attach(asyncio.get_running_loop())
