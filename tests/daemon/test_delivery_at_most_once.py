@@ -200,3 +200,50 @@ def test_the_shorter_age_holds(own: float | None, given: float | None, expected:
     settings = build_settings(build_options(max_age_s=given, include=("a*",)), sink, 30)
     assert settings.max_age_s == expected
     assert (settings.selection.interval_s, settings.selection.admits("b")) == (60, False)
+
+
+@pytest.mark.asyncio
+async def test_what_was_on_its_way_at_a_death_is_sent_again_and_counted_as_ambiguous(tmp_path: Path) -> None:
+    sink = CuttingSink(then=hang)
+    async with living(tmp_path / "a", serve(sink)) as life:
+        await life.hand_over(build_window(5))
+        await until(lambda: sink.calls)
+        await life.rest()
+        left = await life.die()
+    again = CuttingSink()
+    async with living(left, serve(again)) as life:
+        ledger = life.delivery.ledgers["sink"]
+        await until(lambda: ledger.delivered == 5)
+        assert (ledger.ambiguous, ledger.uncertain, ledger.balance()) == (2, 0, 0)
+
+
+@pytest.mark.asyncio
+async def test_what_was_refused_for_now_before_a_death_is_not_ambiguous(tmp_path: Path) -> None:
+    sink = CuttingSink(then=RetryableExportError("busy", retry_after_s=3_600.0))
+    async with living(tmp_path / "a", serve(sink)) as life:
+        await life.hand_over(build_window(5))
+        await until(lambda: life.delivery.ledgers["sink"].failures)
+        await life.rest()
+        left = await life.die()
+    again = CuttingSink()
+    async with living(left, serve(again)) as life:
+        ledger = life.delivery.ledgers["sink"]
+        await until(lambda: ledger.delivered == 5)
+        assert (ledger.ambiguous, ledger.balance()) == (0, 0)
+
+
+@pytest.mark.asyncio
+async def test_where_a_repeat_replaces_nothing_is_ambiguous(tmp_path: Path) -> None:
+    sink = CuttingSink(then=hang)
+    sink.repeat_rule = RepeatRule.REPLACES
+    async with living(tmp_path / "a", serve(sink)) as life:
+        await life.hand_over(build_window(5))
+        await until(lambda: sink.calls)
+        await life.rest()
+        left = await life.die()
+    again = CuttingSink()
+    again.repeat_rule = RepeatRule.REPLACES
+    async with living(left, serve(again)) as life:
+        ledger = life.delivery.ledgers["sink"]
+        await until(lambda: ledger.delivered == 5)
+        assert ledger.ambiguous == 0

@@ -375,7 +375,7 @@ async def test_one_hanging_sink_holds_up_no_other_one_and_no_commit(tmp_path: Pa
         for number in range(10):
             assert await life.hand_over(build_window(5, start=60.0 * number))
         await until(lambda: len(well.taken) == 10)
-        assert life.delivery.queue_windows == {"stuck": 10, "well": 0}
+        await until(lambda: life.delivery.queue_windows == {"stuck": 10, "well": 0})
 
 
 @pytest.mark.asyncio

@@ -170,6 +170,14 @@ class Outbox:
         """
         await self._thread.submit(lambda: self._store.attempt(sink, number, part))
 
+    def announce(self, sink: str, number: int, part: int) -> "asyncio.Future[None]":
+        """Note that a part is about to be sent, as `attempt` does. It need not be awaited.
+
+        Returns:
+            Done when it is stored; raises a StoreError where it could not.
+        """
+        return self._thread.submit(lambda: self._store.attempt(sink, number, part))
+
     async def discard(self, sink: str, numbers: Collection[int], account: SinkAccount) -> None:
         """Let windows go, expired or dropped, in one transaction with the account.
 

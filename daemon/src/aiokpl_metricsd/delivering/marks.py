@@ -109,6 +109,16 @@ class Marks:
             return False
         return True
 
+    def announce(self, consignment: Consignment) -> None:
+        """Note that a batch is about to be sent, and do not wait: after a crash it may go a second time.
+
+        Done where that would add, so that it can be said. A sink that remembers goes back to its last mark.
+        """
+        if self._outbox is None or consignment.stored is None or self._sink is not None:
+            return
+        consignment.note_attempt()
+        self._outbox.announce(self._name, consignment.stored, consignment.current_part)
+
     async def mark(self, consignment: Consignment, *, is_back: bool = False) -> None:
         """Store what became of a window's parts.
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from aiokpl_metricsd.delivering.consignment import Batch
 from aiokpl_metricsd.delivering.delivery_log import DeliveryLog
@@ -104,8 +105,16 @@ class Route:
         if lost:
             self.log.lose(lost)
         for window in found.windows:
-            self.worker.offer_stored(window)
+            self.worker.offer_stored(window if self.settings.at_most_once else self._send_again(window))
         self._restore_merging(found.merging)
+
+    def _send_again(self, window: StoredWindow) -> StoredWindow:
+        """Let the parts wait that were on their way when the daemon died; where a repeat adds, say so."""
+        if not window.attempted:
+            return window
+        if self.settings.adds:
+            self.ledger.ambiguous += sum(window.counts[part] for part in window.attempted)
+        return replace(window, attempted=frozenset())
 
     def renew(self, settings: SinkSettings) -> None:
         """Serve the sink by other settings, after the worker has ended. What waits is theirs."""

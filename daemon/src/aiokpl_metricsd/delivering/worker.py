@@ -263,7 +263,7 @@ class Worker:
             batch = consignment.next_batch()
             if batch is None:
                 return None
-            if self._settings.at_most_once and not await self._marks.attempt(consignment):
+            if not await self._may_send(consignment):
                 return self._backoff.next_s()
             # In memory, and delivered, this may hold the last reference to them.
             kept = list(batch) if len(batch) > SLICE_SNAPSHOTS else []
@@ -280,6 +280,14 @@ class Worker:
                     self._log.stall(consignment.remaining_count, delay_s)
                 return delay_s
         return None
+
+    async def _may_send(self, consignment: Consignment) -> bool:
+        """Note the attempt where it matters whether there was one."""
+        if self._settings.at_most_once:
+            return await self._marks.attempt(consignment)
+        if self._settings.adds:
+            self._marks.announce(consignment)
+        return True
 
     async def _export(self, batch: Batch) -> BaseException | None:
         ledger = self._ledger
