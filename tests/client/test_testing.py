@@ -153,7 +153,7 @@ def test_a_long_explanation_is_cut(kit: Metricsd) -> None:
 def test_the_repr_says_what_was_recorded(kit: Metricsd) -> None:
     assert repr(kit) == "<Metricsd: nothing recorded>"
     kit.client.put("n", zone="a")
-    assert repr(kit) == "<Metricsd: 1 events: n{zone=a}: 1>"
+    assert repr(kit) == "<Metricsd: 1 event: n{zone=a}: 1>"
 
 
 def test_dropped_events_are_told_by_reason(kit: Metricsd) -> None:

@@ -25,15 +25,14 @@ def format_repr(series: Sequence[RecordedSeries]) -> str:
         [f"{name_series(each.name, each.dimensions)}: {each.count}" for each in series[:_MAX_IN_REPR]]
     )
     more = f", and {len(series) - _MAX_IN_REPR} series more" if len(series) > _MAX_IN_REPR else ""
-    return f"<Metricsd: {sum([each.count for each in series])} events: {shown}{more}>"
+    return f"<Metricsd: {_format_events(series)}: {shown}{more}>"
 
 
 def format_listing(series: Sequence[RecordedSeries], dropped: Mapping[str, int], origin: str) -> list[str]:
     """Return what was recorded, a line for each series, and what was dropped."""
     lines = ["nothing was recorded"]
     if series:
-        events = sum([each.count for each in series])
-        lines = [f"recorded, by the count of {origin}: {events} events in {len(series)} series"]
+        lines = [f"recorded, by the count of {origin}: {_format_events(series)} in {len(series)} series"]
     lines += [f"  {_format_series(each)}" for each in series[:_MAX_LISTED]]
     if len(series) > _MAX_LISTED:
         lines.append(f"  and {len(series) - _MAX_LISTED} series more")
@@ -53,6 +52,11 @@ def format_miss(name: str, dimensions: Mapping[str, object], series: Sequence[Re
     near = difflib.get_close_matches(name.lower(), list(by_lower), _MAX_SUGGESTED)
     meant = " or ".join([by_lower[each] for each in near])
     return f"{wanted} was not recorded" + (f"; did you mean {meant}?" if meant else "")
+
+
+def _format_events(series: Sequence[RecordedSeries]) -> str:
+    events = sum([each.count for each in series])
+    return f"{events} event{'' if events == 1 else 's'}"
 
 
 def _format_series(each: RecordedSeries) -> str:
