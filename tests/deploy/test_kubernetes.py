@@ -1,0 +1,329 @@
+"""The manifests are valid, restricted, and say of the daemon what is true of it."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate  # type: ignore[import-untyped]  # it ships no types
+import pytest
+import yaml
+
+from aiokpl_metrics_protocol import socket_candidates
+from aiokpl_metricsd.config import Configuration, load
+from tests.deploy.kustomize import Manifest, build
+from tests.deploy.pod_security import find_problems
+
+KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
+DIRECTORIES = [KUBERNETES / "base", *sorted((KUBERNETES / "overlays").iterdir())]
+# The oldest on which sidecars are stable, and the newest that the schemas know.
+VERSIONS = ["1.33", "1.37"]
+
+# What SQLite keeps beside what the outbox is bounded by: free pages, write-ahead log, ballast.
+SLACK_BYTES = (16 + 32 + 4) << 20
+UNITS = {"Mi": 1 << 20, "Gi": 1 << 30}
+
+by_directory = pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
+
+
+def list_workloads(directory: Path) -> list[Manifest]:
+    return [each for each in build(directory) if each["kind"] in ("Deployment", "Job")]
+
+
+def list_pods(directory: Path) -> list[Manifest]:
+    pods = [each["spec"]["template"]["spec"] for each in list_workloads(directory)]
+    assert len(pods) == 2
+    return pods
+
+
+def find_sidecar(pod: Manifest) -> Manifest:
+    (sidecar,) = [each for each in pod["initContainers"] if each["name"] == "metricsd"]
+    return dict(sidecar)
+
+
+def read_bytes(quantity: str) -> int:
+    found = re.fullmatch(r"(\d+)(Mi|Gi)", quantity)
+    assert found is not None, quantity
+    return int(found[1]) * UNITS[found[2]]
+
+
+def read_configuration(directory: Path) -> Configuration:
+    """Return the configuration, with the environment that the first pod's sidecar has."""
+    names = {each["name"]: "x" for each in find_sidecar(list_pods(directory)[0])["env"]}
+    return load(str(directory / "sinks.toml"), names)
+
+
+@by_directory
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_manifest_is_valid_by_the_schemas_of_kubernetes(directory: Path, version: str) -> None:
+    for manifest in build(directory):
+        if manifest["kind"] != "PodMonitor":
+            # It raises where a field is unknown, of another type, or missing.
+            kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_the_schemas_do_find_what_is_wrong() -> None:
+    (manifest,) = [each for each in build(KUBERNETES / "base") if each["kind"] == "Job"]
+    find_sidecar(manifest["spec"]["template"]["spec"])
+    manifest["spec"]["template"]["spec"]["initContainers"][0]["restartPolicyy"] = "Always"
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(manifest, VERSIONS[0], strict=True)
+
+
+@by_directory
+def test_every_pod_is_restricted_and_every_word_is_a_value(directory: Path) -> None:
+    assert [find_problems(each) for each in list_workloads(directory)] == [[], []]
+
+
+def spoil_restart(pod: Manifest) -> None:
+    pod["initContainers"][0]["restartPolicy"] = "Sometimes"
+
+
+def spoil_user(pod: Manifest) -> None:
+    pod["containers"][0]["securityContext"]["runAsUser"] = 0
+
+
+def spoil_capabilities(pod: Manifest) -> None:
+    pod["containers"][0]["securityContext"]["capabilities"] = {"drop": ["NET_RAW"]}
+
+
+def spoil_added(pod: Manifest) -> None:
+    pod["containers"][0]["securityContext"]["capabilities"]["add"] = ["SYS_PTRACE"]
+
+
+def spoil_escalation(pod: Manifest) -> None:
+    del pod["initContainers"][0]["securityContext"]["allowPrivilegeEscalation"]
+
+
+def spoil_seccomp(pod: Manifest) -> None:
+    pod["containers"][0]["securityContext"]["seccompProfile"] = {"type": "Unconfined"}
+
+
+def spoil_root(pod: Manifest) -> None:
+    pod["containers"][0]["securityContext"]["runAsNonRoot"] = False
+
+
+def spoil_file_system(pod: Manifest) -> None:
+    pod["initContainers"][0]["securityContext"]["readOnlyRootFilesystem"] = False
+
+
+def spoil_volume(pod: Manifest) -> None:
+    pod["volumes"].append({"name": "host", "hostPath": {"path": "/run"}})
+
+
+def spoil_network(pod: Manifest) -> None:
+    pod["hostNetwork"] = True
+
+
+def spoil_port(pod: Manifest) -> None:
+    pod["containers"][0]["ports"] = [{"containerPort": 1, "hostPort": 1}]
+
+
+def spoil_probe(pod: Manifest) -> None:
+    pod["containers"][0]["livenessProbe"] = {"tcpSocket": {"host": "127.0.0.1", "port": 1}}
+
+
+def spoil_medium(pod: Manifest) -> None:
+    pod["volumes"][0]["emptyDir"]["medium"] = "RAM"
+
+
+def spoil_pull(pod: Manifest) -> None:
+    pod["containers"][0]["imagePullPolicy"] = "Sometimes"
+
+
+def spoil_pod_restart(pod: Manifest) -> None:
+    pod["restartPolicy"] = "Always"
+
+
+def spoil_privileged(pod: Manifest) -> None:
+    pod["containers"][0]["securityContext"]["privileged"] = True
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        spoil_added,
+        spoil_capabilities,
+        spoil_escalation,
+        spoil_file_system,
+        spoil_medium,
+        spoil_network,
+        spoil_pod_restart,
+        spoil_port,
+        spoil_privileged,
+        spoil_probe,
+        spoil_pull,
+        spoil_restart,
+        spoil_root,
+        spoil_seccomp,
+        spoil_user,
+        spoil_volume,
+    ],
+)
+def test_the_checker_finds_each_thing_that_is_not_restricted_or_no_value(
+    spoil: Callable[[Manifest], None],
+) -> None:
+    (job,) = [each for each in list_workloads(KUBERNETES / "base") if each["kind"] == "Job"]
+    job = deepcopy(job)
+    spoil(job["spec"]["template"]["spec"])
+    assert find_problems(job)
+
+
+@by_directory
+def test_the_sidecar_is_native_and_started_when_its_socket_takes_connections(directory: Path) -> None:
+    for pod in list_pods(directory):
+        sidecar = find_sidecar(pod)
+        assert sidecar["restartPolicy"] == "Always"
+        assert "startupProbe" in sidecar
+        # One would take the pod out of service, and a hook would run before the service has ended.
+        assert not {"readinessProbe", "livenessProbe", "lifecycle"} & set(sidecar)
+
+
+def test_a_job_has_nothing_else_that_would_keep_it_from_ending() -> None:
+    (job,) = [each for each in list_workloads(KUBERNETES / "base") if each["kind"] == "Job"]
+    pod = job["spec"]["template"]["spec"]
+    assert [each["name"] for each in pod["containers"]] == ["orders"]
+    assert pod["restartPolicy"] == "Never"
+
+
+def test_the_startup_probe_succeeds_when_the_socket_takes_connections_and_not_before(tmp_path: Path) -> None:
+    command = find_sidecar(list_pods(KUBERNETES / "base")[0])["startupProbe"]["exec"]["command"]
+    assert command[0] == "python3"
+    # The socket's path has at most 107 bytes.
+    path = tmp_path / "s" if len(str(tmp_path)) < 100 else Path("/tmp") / tmp_path.name
+    path.unlink(missing_ok=True)
+    arguments = [each.replace("/run/aiokpl-metricsd/metrics.sock", str(path)) for each in command[1:]]
+    assert arguments != command[1:]
+
+    def probe() -> int:
+        return subprocess.run([sys.executable, *arguments], stderr=subprocess.DEVNULL, check=False).returncode
+
+    assert probe() == 1
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as door:
+        door.bind(str(path))
+        assert probe() == 0
+    # As a killed daemon leaves it.
+    assert probe() == 1
+    path.unlink()
+
+
+@by_directory
+def test_service_and_sidecar_share_the_sockets_directory_and_nothing_else(directory: Path) -> None:
+    place = str(Path(socket_candidates({})[0]).parent)
+    for pod in list_pods(directory):
+        sidecar, (service,) = find_sidecar(pod), pod["containers"]
+        (shared,) = service["volumeMounts"]
+        assert (shared["mountPath"], shared["readOnly"]) == (place, True)
+        assert shared["name"] in [each["name"] for each in sidecar["volumeMounts"]]
+        (volume,) = [each for each in pod["volumes"] if each["name"] == shared["name"]]
+        assert volume["emptyDir"]["medium"] == "Memory"
+        assert pod["securityContext"]["fsGroup"] > 0
+        users = {each["securityContext"]["runAsUser"] for each in (sidecar, service)}
+        assert len(users) == 2
+
+
+@by_directory
+def test_the_state_directory_is_on_disk_and_larger_than_the_daemon_lets_it_become(directory: Path) -> None:
+    configuration = read_configuration(directory)
+    assert configuration.state_dir is not None
+    needed = (
+        2 * (configuration.outbox_max_bytes + configuration.journal_max_bytes)
+        + SLACK_BYTES
+        # What is set aside has a write-ahead log and free pages, too.
+        + (32 << 20)
+    )
+    for pod in list_pods(directory):
+        mounts = {each["mountPath"]: each["name"] for each in find_sidecar(pod)["volumeMounts"]}
+        # A directory within the volume, since the volume's own is the group's.
+        name = mounts[str(Path(configuration.state_dir).parent)]
+        (volume,) = [each for each in pod["volumes"] if each["name"] == name]
+        assert set(volume["emptyDir"]) == {"sizeLimit"}
+        assert read_bytes(volume["emptyDir"]["sizeLimit"]) > needed
+
+
+@by_directory
+def test_the_configuration_is_one_and_its_socket_is_where_it_is_mounted(directory: Path) -> None:
+    configuration = read_configuration(directory)
+    assert configuration.ingest.socket == socket_candidates({})[0]
+    (manifest,) = [each for each in build(directory) if each["kind"] == "ConfigMap"]
+    assert set(manifest["data"]) == {"sinks.toml"}
+
+
+@by_directory
+def test_the_grace_period_is_longer_than_that_of_the_last_exports(directory: Path) -> None:
+    for pod in list_pods(directory):
+        assert (
+            pod["terminationGracePeriodSeconds"] >= 20 + 2 * read_configuration(directory).shutdown_timeout_s
+        )
+
+
+@by_directory
+def test_every_variable_that_another_names_stands_above_it(directory: Path) -> None:
+    for pod in list_pods(directory):
+        known: set[str] = set()
+        for each in find_sidecar(pod)["env"]:
+            assert set(re.findall(r"\$\((\w+)\)", each.get("value", ""))) <= known
+            known.add(each["name"])
+        assert {"OTEL_RESOURCE_ATTRIBUTES", "DD_TAGS", "DD_HOSTNAME", "POD_NAME"} <= known
+
+
+def test_resource_attributes_are_pairs_without_blanks() -> None:
+    (env,) = [
+        each
+        for each in find_sidecar(list_pods(KUBERNETES / "base")[0])["env"]
+        if each["name"] == "OTEL_RESOURCE_ATTRIBUTES"
+    ]
+    pairs = [pair.split("=") for pair in env["value"].split(",")]
+    assert {key for key, _ in pairs} >= {"service.instance.id", "k8s.pod.name", "k8s.namespace.name"}
+    assert not re.search(r"\s", env["value"])
+
+
+@by_directory
+def test_memory_is_requested_and_bounded_and_no_image_names_a_registry(directory: Path) -> None:
+    for pod in list_pods(directory):
+        for container in (*pod["initContainers"], *pod["containers"]):
+            resources = container["resources"]
+            assert read_bytes(resources["requests"]["memory"]) < read_bytes(resources["limits"]["memory"])
+            assert "cpu" not in resources["limits"]
+            assert re.fullmatch(r"[a-z-]+:\d+\.\d+\.\d+", container["image"])
+
+
+def test_the_pod_monitor_selects_the_pods_and_names_a_port_that_is_listened_on() -> None:
+    directory = KUBERNETES / "overlays" / "prometheus"
+    (monitor,) = [each for each in build(directory) if each["kind"] == "PodMonitor"]
+    assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert set(endpoint) == {"port", "path", "scheme", "interval", "scrapeTimeout"}
+    assert (endpoint["path"], endpoint["scheme"]) == ("/metrics", "http")
+    listen = read_configuration(directory).http.listen
+    assert listen is not None
+    for each in list_workloads(directory):
+        template = each["spec"]["template"]
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+        (port,) = find_sidecar(template["spec"])["ports"]
+        assert (port["name"], str(port["containerPort"])) == (endpoint["port"], listen.rpartition(":")[2])
+
+
+def strip_hashes(node: object) -> Any:  # noqa: ANN401 - whatever YAML holds
+    """Return manifests without the hash that kubectl puts after the name of a generated ConfigMap."""
+    text = yaml.safe_dump(node)
+    return yaml.safe_load(re.sub(r"\bmetricsd-[a-z0-9]{10}$", "metricsd", text, flags=re.MULTILINE))
+
+
+def sort_manifests(manifests: list[Any]) -> list[Any]:
+    return sorted(manifests, key=lambda each: (each["kind"], each["metadata"]["name"]))
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+@by_directory
+def test_kubectl_makes_the_same_manifests(directory: Path) -> None:
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(directory)], capture_output=True, text=True, timeout=60, check=True
+    )
+    made = [strip_hashes(each) for each in yaml.safe_load_all(done.stdout)]
+    assert sort_manifests(made) == sort_manifests(build(directory))
