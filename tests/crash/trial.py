@@ -237,7 +237,10 @@ class Trial:
 
     def stop_producers(self) -> None:
         """Have all of them hand over what they have, and wait for their reports."""
-        for producer in self._producers.values():
+        for number, producer in self._producers.items():
+            # Before it notes anything, the signal would end it without a word.
+            began = self._notes_of(number).exists
+            wait_for(lambda: began() or not producer.is_running(), f"producer {number}", _TIMEOUT_S)  # noqa: B023
             producer.send_signal(signal.SIGTERM)
         for number, producer in self._producers.items():
             status = producer.wait(_PRODUCER_TIMEOUT_S)
