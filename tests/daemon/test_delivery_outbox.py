@@ -175,8 +175,8 @@ async def test_an_orderly_end_delivers_what_is_held_and_keeps_what_is_not_delive
     assert fields_of(caplog, "not delivered yet, kept") == [{"sink": "dead", "snapshots": 2, "windows": 1}]
     well = ScriptedSink()
     async with living(tmp_path / "a", serve(sink, selection=selection), serve(well, "dead")) as life:
-        await until(lambda: well.taken)
         ledger = life.delivery.ledgers["dead"]
+        await until(lambda: ledger.delivered)
         assert (ledger.delivered, ledger.dropped, ledger.closed) == (2, 0, 2)
     assert len(sink.taken) == 1
 
