@@ -264,8 +264,9 @@ class Daemon:
                 windows = self.aggregator.close_all(now)
                 self.aggregator.begin_anew(now)
                 await self._hand_over(windows, None)
-            elif self._is_new:
-                # The next daemon must know where the first window began.
+            elif self._is_new or (self._checkpointer is not None and self._checkpointer.is_due):
+                # The next daemon must know where the first window began; and where each is killed soon after
+                # its start, none must have more to replay than the one before.
                 await self._hand_over([], None)
             self._receiver.attach(asyncio.get_running_loop())
             _log.info("listening", extra={"fields": {"socket": self._listener.path}})
