@@ -64,7 +64,6 @@ class Tally(Struct):
         sum: of their values.
         min: the least of them.
         max: the greatest of them.
-        last: of a gauge, the last of them.
         buckets: of a histogram, the counts by the bucket's index at the finest scale.
     """
 
@@ -72,7 +71,6 @@ class Tally(Struct):
     sum: float
     min: float
     max: float
-    last: float | None = None
     buckets: dict[int, int] = {}
 
     def merge(self, other: "Tally") -> "Tally":
@@ -82,7 +80,6 @@ class Tally(Struct):
             self.sum + other.sum,
             min(self.min, other.min),
             max(self.max, other.max),
-            None,
             dict(Counter(self.buckets) + Counter(other.buckets)),
         )
 
@@ -108,7 +105,7 @@ def count_values(metric: Metric, events: int) -> Tally:
     """Return what must be found of a series after so many events, of which there is at least one."""
     if metric.kind == "gauge":
         last = metric.value_of(events - 1)
-        return Tally(events, events * (events - 1) / 2 / metric.divisor, metric.value_of(0), last, last)
+        return Tally(events, events * (events - 1) / 2 / metric.divisor, metric.value_of(0), last)
     period = _COUNTER_PERIOD if metric.kind == "counter" else _HISTOGRAM_PERIOD
     whole, rest = divmod(events, period)
     counts = {metric.value_of(event): whole + (event < rest) for event in range(min(events, period))}
@@ -117,7 +114,7 @@ def count_values(metric: Metric, events: int) -> Tally:
     if metric.kind == "histogram":
         for value, count in counts.items():
             buckets[find_bucket(value)] += count
-    return Tally(events, total, min(counts), max(counts), None, dict(buckets))
+    return Tally(events, total, min(counts), max(counts), dict(buckets))
 
 
 def find_bucket(value: float) -> int:
