@@ -211,9 +211,9 @@ async def test_what_a_checkpoint_has_that_cannot_be_read_costs_itself_alone(
     assert [
         message for message in caplog.messages if message.endswith(("begins anew", "begin anew", "lost"))
     ] == [
-        "the ledger of the checkpoint cannot be read; it begins anew",
-        "producers of the checkpoint cannot be read; they begin anew",
-        "a window of the checkpoint cannot be read; it is lost",
+        "the checkpoint cannot be read: the ledger begins anew",
+        "the checkpoint cannot be read: producers' numbers begin anew",
+        "the checkpoint cannot be read: a window's events are lost",
     ]
     assert [sink.names for sink in sinks] == [["m"], ["m"]]
     assert daemon.ledger.balance_events(0) == 0

@@ -108,31 +108,33 @@ class Checkpointer:
 
 
 def restore(recovered: Recovered, aggregator: Aggregator, decoder: Decoder, ledger: Ledger) -> None:
-    """Count on from a checkpoint: what was open is open again. What cannot be read costs itself alone."""
-    fields: dict[str, object]
+    """Count on from a checkpoint: what was open is open again. What cannot be read is said, and counted."""
     if recovered.ledger is not None:
         try:
             ledger.restore(recovered.ledger)
         except msgspec.MsgspecError as error:
-            fields = {"error": str(error)}
-            _log.critical(
-                "the ledger of the checkpoint cannot be read; it begins anew", extra={"fields": fields}
-            )
-    unreadable = 0
+            # With what is open, so that its equations hold.
+            ledger.events_decoded += sum(part.events for part in recovered.opened)
+            _say_lost("the ledger begins anew", error)
+    unreadable: list[msgspec.MsgspecError] = []
     for producer in recovered.producers:
         try:
             decoder.restore((producer,))
-        except msgspec.MsgspecError:
-            unreadable += 1
+        except msgspec.MsgspecError as error:
+            unreadable.append(error)
     if unreadable:
-        fields = {"producers": unreadable}
-        _log.critical("producers of the checkpoint cannot be read; they begin anew", extra={"fields": fields})
+        _say_lost("producers' numbers begin anew", unreadable[0], producers=len(unreadable))
     for part in recovered.opened:
         try:
             aggregator.restore(part.number, part.start, part.end, part.events, part.blobs)
         except ValueError as error:
-            fields = {"window": part.number, "events": part.events, "error": str(error)}
-            _log.critical("a window of the checkpoint cannot be read; it is lost", extra={"fields": fields})
+            ledger.events_unreadable += part.events
+            _say_lost("a window's events are lost", error, window=part.number, events=part.events)
+
+
+def _say_lost(what: str, error: Exception, **fields: object) -> None:
+    shown = {**fields, "error": str(error)}
+    _log.critical(f"the checkpoint cannot be read: {what}", extra={"fields": shown})
 
 
 def _build_part(window: SealedWindow) -> OpenPart:

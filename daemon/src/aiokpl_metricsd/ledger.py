@@ -1,7 +1,7 @@
 """What came in and what became of it, in datagrams and events. The sums balance, or the code is wrong.
 
     datagrams received = decoded + repeated + rejected by reason
-    events decoded     = in open windows + in closed windows + refused by reason
+    events decoded     = in open windows + in closed windows + refused by reason + unreadable
     lanes accepted     = open + ended by reason
 
 Sinks have a ledger each, in `sink_ledger`.
@@ -51,6 +51,7 @@ class Ledger:
         events_early: counted in an earlier window than their own.
         events_overflowed: counted in the overflow series of their name.
         events_missing: sent by a producer, by its own numbers, and never read.
+        events_unreadable: of windows that were open at a checkpoint which could not be read again.
         events_dropped_by_clients: discarded by producers, as they report it, by their word.
         frames_unjournaled: of lanes, acknowledged while they were in memory only.
         lanes_accepted: connections that became lanes.
@@ -76,6 +77,7 @@ class Ledger:
         "events_missing",
         "events_overflowed",
         "events_refused",
+        "events_unreadable",
         "frames_unjournaled",
         "lanes_accepted",
         "lanes_ended",
@@ -98,6 +100,7 @@ class Ledger:
         self.events_early = 0
         self.events_overflowed = 0
         self.events_missing = 0
+        self.events_unreadable = 0
         self.events_dropped_by_clients: dict[str, int] = {}
         self.frames_unjournaled = 0
         self.lanes_accepted = 0
@@ -129,7 +132,8 @@ class Ledger:
 
     def balance_events(self, events_open: int) -> int:
         """Return decoded less the rest, given the events in open windows: 0."""
-        return self.events_decoded - events_open - self.events_closed - sum(self.events_refused.values())
+        lost = sum(self.events_refused.values()) + self.events_unreadable
+        return self.events_decoded - events_open - self.events_closed - lost
 
     def balance_lanes(self, lanes_open: int) -> int:
         """Return accepted less the rest, given the open ones: 0."""

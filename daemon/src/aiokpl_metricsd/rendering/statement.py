@@ -39,6 +39,7 @@ _IN_EQUATIONS = frozenset(
         "events_decoded",
         "events_closed",
         "events_refused",
+        "events_unreadable",
         "lanes_accepted",
         "lanes_ended",
     }
@@ -81,9 +82,11 @@ def _render_faults(statement: Statement) -> list[str]:
 
 def _render_ingest(ingest: IngestStatement) -> list[str]:
     ledger = ingest.ledger
+    # Seldom anything but zero: a reader need not wonder what it is.
+    unreadable = ("unreadable",) if ledger.get("events_unreadable") else ()
     lines = [
         _format_equation(ledger, "datagrams", "received", ("decoded", "repeated", "rejected")),
-        _format_equation(ledger, "events", "decoded", ("closed", "refused"), ingest.events_open),
+        _format_equation(ledger, "events", "decoded", ("closed", "refused", *unreadable), ingest.events_open),
         _format_equation(ledger, "lanes", "accepted", ("ended",), ingest.lanes_open),
         f"now        {ingest.series} series, {ingest.windows_open} open windows",
     ]

@@ -99,6 +99,10 @@ INGEST = {
         "metricsd_events_overflowed_total",
         "Events of series past max_series, counted in the overflow series of their name.",
     ),
+    "events_unreadable": _loss(
+        "metricsd_window_events_damaged_total",
+        "Events of open windows that a damaged checkpoint could not give back.",
+    ),
     "events_refused": _loss("metricsd_events_refused_total", "Events that broke a limit, by reason."),
     "frames_unjournaled": OwnMetric(
         "metricsd_frames_unjournaled_total", "Frames of lanes acknowledged while they were in memory only."
