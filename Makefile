@@ -42,7 +42,7 @@ check: $(VENV)/.dev-installed ## Lint, format, types, import rules, documents
 integration: $(VENV)/.dev-installed ## Run the tests against real parts, installing what is missing
 	@command -v prometheus >/dev/null || apt-get install -y --no-install-recommends prometheus >/dev/null \
 		|| echo "== Prometheus cannot be installed here: its tests are skipped"
-	$(BIN)/python -m pytest -q -rs tests/integration $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -rs tests/integration tests/deploy $(PYTEST_ARGS)
 
 crash-test: $(VENV)/.dev-installed ## Kill the daemon 200 times a loop, and count every event; CRASH_ARGS="--kills 20"
 	$(BIN)/python -m tests.crash $(CRASH_ARGS)
