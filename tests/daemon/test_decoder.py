@@ -209,7 +209,7 @@ def test_noting_events_of_a_producer_that_was_forgotten_is_nothing() -> None:
 
 def test_a_hello_says_how_far_a_producer_has_come() -> None:
     desk = Desk()
-    assert desk.open_lane(sequence=5) == Passage(1, 4, 0, "test")
+    assert desk.open_lane(sequence=5) == Passage(1, 4, 0, "test", 4)
     assert desk.open_lane(sequence=0, producer=2).sequence == 0
     desk.send(9, producer=3)
     assert desk.open_lane(sequence=5, producer=3).sequence == 9
@@ -306,6 +306,23 @@ def test_folded_events_are_in_the_account() -> None:
     desk.decoder.note_events(frame, 2)
     ((_, account, _),) = desk.decoder.read_producers()
     assert (account.received, account.folded, account.dropped) == (2, 2, {"buffer_full": 3})
+
+
+def test_a_frame_that_is_refused_again_on_another_lane_takes_the_number_that_it_had() -> None:
+    desk = Desk()
+    first = desk.open_lane()
+    assert desk.send_on(first, 1, 0)
+    desk.decoder.decode_lane(b"\xc1", first)
+    # The answers were lost with the lane, so that both come once more.
+    second = desk.open_lane(sequence=1)
+    assert second.sequence == 2
+    assert not desk.send_on(second, 1, 0)
+    desk.decoder.decode_lane(b"\xc1", second)
+    assert second.sequence == 2
+    assert desk.send_on(second, 3, 2)
+    (account,) = [account for _, account, _ in desk.decoder.read_producers()]
+    assert (account.sent, account.received, account.missing) == (3, 2, 1)
+    desk.check_accounts()
 
 
 def test_an_acknowledged_number_is_one_that_the_wire_has() -> None:

@@ -90,12 +90,14 @@ class Passage(Struct):
         sequence: of the last frame that has its fate; all before it have theirs.
         refused: frames that were refused.
         software: what the producer says it is.
+        read: the highest number read on this lane; less than `sequence` while frames are sent again.
     """
 
     producer_id: int
     sequence: int
     refused: int = 0
     software: str = ""
+    read: int = 0
 
 
 _encode_producer = packing.Encoder().encode
@@ -162,7 +164,7 @@ class Decoder:
         self._without_lane.pop(frame.producer_id, None)
         producer.idle_since = 0.0
         self._changed.add(frame.producer_id)
-        return Passage(frame.producer_id, max(producer.sequence, behind), 0, frame.software)
+        return Passage(frame.producer_id, max(producer.sequence, behind), 0, frame.software, behind)
 
     def decode_lane(
         self, datagram: bytes | memoryview, passage: Passage
@@ -177,6 +179,7 @@ class Decoder:
             passage.refused += 1
             return None
         is_new = self._admit(frame)
+        passage.read = max(passage.read, frame.sequence)
         passage.sequence = max(passage.sequence, frame.sequence)
         if not is_new:
             return None
@@ -334,9 +337,10 @@ class Decoder:
         producer.sent = sent
 
     def _refuse_next(self, passage: Passage) -> None:
-        """Take the next number of a lane for a frame that is refused."""
+        """Take the lane's next number for a frame that is refused, which may have been refused before."""
         passage.refused += 1
-        passage.sequence = min(passage.sequence + 1, _MAX_SEQUENCE)
+        passage.read = min(passage.read + 1, _MAX_SEQUENCE)
+        passage.sequence = max(passage.sequence, passage.read)
         producer = self._producers.get(passage.producer_id)
         if producer is not None and producer.sequence < passage.sequence:
             producer.sequence = passage.sequence
