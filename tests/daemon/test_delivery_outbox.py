@@ -442,3 +442,36 @@ async def test_a_backend_that_is_down_for_a_thousand_windows_gets_all_of_them_an
         assert (ledgers["dead"].closed, ledgers["dead"].delivered) == (2_000, 2_000)
         assert (ledgers["well"].closed, ledgers["well"].delivered) == (2_000, 2_000)
     assert [batch[0].window_start for batch in back.taken] == [60.0 * number for number in range(1_000)]
+
+
+@pytest.mark.asyncio
+async def test_no_checkpoint_is_taken_while_what_could_not_be_stored_is_on_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiokpl_metricsd.delivery._UNSTORED_S", 0.05)
+    sink = ScriptedSink([hang])
+    async with living(tmp_path / "a", serve(sink, timeout_s=3_600.0)) as life:
+        broken = Broken(monkeypatch, life, "commit")
+        assert not await life.hand_over(build_window(3))
+        await until(lambda: sink.calls)
+        broken.is_broken = False
+        assert not await life.hand_over(build_window(3, start=60.0)), "it would be covered, and nowhere"
+        assert life.delivery.unstored_windows == 2
+        left = await life.die()
+    async with living(left, serve(ScriptedSink())) as life:
+        assert life.delivery.ledgers["sink"].dropped == 0
+
+
+@pytest.mark.asyncio
+async def test_what_could_not_be_stored_and_waits_for_its_turn_is_stored_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = ScriptedSink([RetryableExportError("busy", retry_after_s=0.2)])
+    async with living(tmp_path / "a", serve(sink)) as life:
+        broken = Broken(monkeypatch, life, "commit")
+        assert not await life.hand_over(build_window(3))
+        await until(lambda: sink.calls)
+        broken.is_broken = False
+        assert await life.hand_over(build_window(3, start=60.0))
+        await until(lambda: life.delivery.ledgers["sink"].delivered == 6)
+        assert life.delivery.ledgers["sink"].balance() == 0

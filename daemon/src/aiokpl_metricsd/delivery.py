@@ -16,6 +16,7 @@ import random as random_module
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ from aiokpl_metricsd.delivering.sink_ledger import DropReason, SinkLedger
 from aiokpl_metricsd.delivering.worker import LEAVE_S
 from aiokpl_metricsd.errors import StoreError
 from aiokpl_metricsd.snapshot import MetricSnapshot
-from aiokpl_metricsd.storing.stored import Evicted, RecoveredSink, Sealed
+from aiokpl_metricsd.storing.stored import Committed, Evicted, RecoveredSink, Sealed
 
 if TYPE_CHECKING:
     # Only for its type: without an outbox no database is loaded.
@@ -41,6 +42,9 @@ MAX_UNSELECTED_WINDOWS = 60
 
 # Of a shutdown's time, what is kept for leaving the sinks: half of it, a second at most.
 LEAVE_RESERVE_S = 1.0
+
+# How long a closing waits for an attempt to end whose window the outbox does not have, as it failed before.
+_UNSTORED_S = 5.0
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -329,37 +333,61 @@ class Delivery:
         """Let a closing count, store it, and release its windows, from memory where they cannot be stored."""
         shelf = Shelf()
         known: Batches = {}
-        if self._outbox is not None:
-            for route in self._routes.values():
-                for waiting in route.worker.take_unstored():
-                    shelf.add(route, waiting.batches, waiting)
-        # From here to the transaction nothing is awaited: the stored ledgers are those of the stored windows.
-        for route, prepared in ready:
-            route.apply(prepared, counted_windows)
-            for window in prepared.windows:
-                shelf.add(route, route.cut(window, known))
-        if self._outbox is None:
-            shelf.release(None)
-            return True
-        merged = [route for route in self._routes.values() if route.has_merged]
-        try:
-            committed = await self._outbox.commit(
-                sealed,
-                shelf.cuts,
-                {name: route.marks.build_account() for name, route in self._routes.items()},
-                {route.settings.name: route.dump_merging() for route in merged},
-            )
-        except StoreError as error:
-            self.unstored_windows += sum(len(prepared.windows) for _, prepared in ready)
-            fields = {"error": str(error), "windows": len(shelf.cuts)}
-            self._log.error("windows cannot be stored, and wait in memory", extra={"fields": fields})
-            shelf.release(None)
-            return False
-        for route in merged:
-            route.has_merged = False
-        shelf.release(committed)
+        async with AsyncExitStack() as turns:
+            is_whole = self._outbox is None or await self._hold_unstored(turns)
+            if self._outbox is not None and is_whole:
+                for route in self._routes.values():
+                    for waiting in route.worker.take_unstored():
+                        shelf.add(route, waiting.batches, waiting)
+            # From here to the transaction nothing is awaited: the stored ledgers are those of the stored
+            # windows.
+            for route, prepared in ready:
+                route.apply(prepared, counted_windows)
+                for window in prepared.windows:
+                    shelf.add(route, route.cut(window, known))
+            if self._outbox is None:
+                shelf.release(None)
+                return True
+            try:
+                committed = await self._commit(self._outbox, shelf, sealed, is_whole=is_whole)
+            except StoreError as error:
+                self.unstored_windows += sum(len(prepared.windows) for _, prepared in ready)
+                fields = {"error": str(error), "windows": len(shelf.cuts)}
+                self._log.error("windows cannot be stored, and wait in memory", extra={"fields": fields})
+                shelf.release(None)
+                return False
+            shelf.release(committed)
         await self._drop_evicted(committed.evicted)
         return True
+
+    async def _hold_unstored(self, turns: AsyncExitStack) -> bool:
+        """Keep what is in memory alone from being sent. Return whether none of it is on its way.
+
+        What a checkpoint covers is replayed no more: what is on its way then would be nowhere, after a crash.
+        """
+        try:
+            async with asyncio.timeout(_UNSTORED_S):
+                for route in self._routes.values():
+                    await turns.enter_async_context(route.worker.unstored_turn)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _commit(
+        self, outbox: "Outbox", shelf: Shelf, sealed: Sealed | None, *, is_whole: bool
+    ) -> Committed:
+        if not is_whole:
+            raise StoreError("a window that could not be stored before is on its way to its backend")
+        merged = [route for route in self._routes.values() if route.has_merged]
+        committed = await outbox.commit(
+            sealed,
+            shelf.cuts,
+            {name: route.marks.build_account() for name, route in self._routes.items()},
+            {route.settings.name: route.dump_merging() for route in merged},
+        )
+        for route in merged:
+            route.has_merged = False
+        return committed
 
     async def _drop_evicted(self, evicted: Sequence[Evicted]) -> None:
         """Count the windows that went to make room."""

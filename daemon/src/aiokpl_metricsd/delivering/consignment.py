@@ -161,6 +161,11 @@ class Consignment:
         return tuple(self._batches[part] for part in reversed(self._waiting))
 
     @property
+    def is_unstored(self) -> bool:
+        """Whether the outbox never had it: it comes again from the journal, where that is not forgotten."""
+        return self.stored is None and not self.window_id
+
+    @property
     def current_part(self) -> int:
         """The part that the batch comes from which `next_batch` returned."""
         return self._asked()[0]

@@ -26,7 +26,7 @@ class Shelf:
             if isinstance(way, Consignment):
                 if committed is not None:
                     way.adopt(committed.stored[number])
-                route.worker.put(way)
+                route.worker.return_unstored(way)
             elif committed is not None:
                 route.worker.offer_stored(committed.stored[number])
             else:

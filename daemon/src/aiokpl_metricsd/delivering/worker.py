@@ -50,6 +50,7 @@ class Worker:
 
     Attributes:
         is_leaving: nothing more is delivered; the sink is being left, or was.
+        unstored_turn: held while something is sent that the outbox does not have, and while it is stored.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Worker:
     ) -> None:
         """Start with nothing to deliver. `run` is to be called once."""
         self.is_leaving = False
+        self.unstored_turn = asyncio.Lock()
         self._settings = settings
         self._sink = settings.sink
         self._ledger = ledger
@@ -126,8 +128,20 @@ class Worker:
         return True
 
     def take_unstored(self) -> list[Consignment]:
-        """Give those away that wait in memory alone, to be stored after all. They are to be `put` again."""
-        return self._queue.take_unstored()
+        """Give those away that wait in memory alone, to be stored after all.
+
+        To be called while holding `unstored_turn`. They are to be given back with `return_unstored`.
+        """
+        unstored = self._queue.take_unstored()
+        if self._current is not None and self._current.is_unstored:
+            # Chosen, and not sent yet: it waits for its turn.
+            unstored.append(self._current)
+        return unstored
+
+    def return_unstored(self, consignment: Consignment) -> None:
+        """Take one back, stored or not."""
+        if consignment is not self._current:
+            self.put(consignment)
 
     def take_all(self) -> list[Consignment]:
         """Give all away that waits, after `run` has ended."""
@@ -222,19 +236,29 @@ class Worker:
     async def _serve(self) -> None:
         while (consignment := await self._next()) is not None:
             self._current = consignment
-            try:
-                delay_s = await self._deliver(consignment)
-            except Exception as fault:  # noqa: BLE001 - what a sink raised is dealt with; this would be our own
-                self._log.fault("delivery", fault)
-                delay_s = self._backoff.next_s()
-            if consignment.remaining_count:
-                consignment.failures += 1
-                await self._marks.mark(consignment, is_back=True)
-            self._current = None
-            if consignment.remaining_count:
-                self.put(consignment)
+            if consignment.is_unstored:
+                # Not while the outbox takes what it does not have: it would cover what is on its way.
+                async with self.unstored_turn:
+                    delay_s = await self._serve_one(consignment)
+            else:
+                delay_s = await self._serve_one(consignment)
             if delay_s is not None:
                 await self._pause(delay_s)
+
+    async def _serve_one(self, consignment: Consignment) -> float | None:
+        """Send one window, as far as that goes, and return how long to wait before anything else is sent."""
+        try:
+            delay_s = await self._deliver(consignment)
+        except Exception as fault:  # noqa: BLE001 - what a sink raised is dealt with; this would be our own
+            self._log.fault("delivery", fault)
+            delay_s = self._backoff.next_s()
+        if consignment.remaining_count:
+            consignment.failures += 1
+            await self._marks.mark(consignment, is_back=True)
+        self._current = None
+        if consignment.remaining_count:
+            self.put(consignment)
+        return delay_s
 
     async def _next(self) -> Consignment | None:
         """Return the next window to be sent, when there is one; None when there will be none."""
