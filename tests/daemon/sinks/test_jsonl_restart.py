@@ -74,6 +74,20 @@ async def test_the_state_is_kept_until_the_file_was_opened(path: Path) -> None:
     assert path.read_bytes() == encode_all(build_rows(1))
 
 
+async def test_what_is_cut_off_is_kept_until_the_next_time(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = await write(path, 1, 2)
+    await write(path, 3, state=state)
+    cut = Path(f"{path}.cut")
+    assert path.read_bytes() == encode_all(build_rows(1)) + encode_all(build_rows(3))
+    assert cut.read_bytes() == encode_all(build_rows(2))
+    assert cut.stat().st_mode & 0o777 & ~0o640 == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        "rows without a mark are cut off; their windows come again"
+    ]
+
+
 @pytest.mark.parametrize("renamed", [1, 2])
 async def test_a_file_that_was_renamed_after_the_mark_is_found(path: Path, renamed: int) -> None:
     numbers = range(1, 2 + renamed)
@@ -82,7 +96,9 @@ async def test_a_file_that_was_renamed_after_the_mark_is_found(path: Path, renam
     await write(path, state=state, keep=3)
     assert Path(f"{path}.{renamed}").read_bytes() == encode_all(build_rows(1))
     assert path.read_bytes() == b""
-    assert [file for file in path.parent.iterdir() if file.read_bytes()] == [Path(f"{path}.{renamed}")]
+    cut = Path(f"{path}.cut")
+    assert {file for file in path.parent.iterdir() if file.read_bytes()} == {Path(f"{path}.{renamed}"), cut}
+    assert cut.read_bytes() == b"".join(encode_all(build_rows(number)) for number in numbers[1:])
 
 
 async def test_a_file_that_was_emptied_after_the_mark_is_emptied_again(path: Path) -> None:

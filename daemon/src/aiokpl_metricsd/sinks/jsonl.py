@@ -10,12 +10,14 @@ survives the process, not the machine.
 
 **Every window exactly once.** What the sink remembers is which file it wrote to, and up to where; delivery
 stores that with the mark that a batch was taken. After a crash the file may have more than was marked, which
-will be exported again: on entering it is cut off. A file is known by how it begins, so it is found under the
-next number too, if it was renamed after the mark; newer files have nothing then that was marked, and are
-emptied. A file that someone else moved out of sight since the mark leaves its successor as it is: one batch
-may be in both.
+will be exported again: on entering it is cut off, and kept in `PATH.cut` until the next time, since a state
+directory that took no marks before the crash may not give those windows again. A file is known by how it
+begins, so it is found under the next number too, if it was renamed after the mark; newer files have nothing
+then that was marked, and are emptied. A file that someone else moved out of sight since the mark leaves its
+successor as it is: one batch may be in both.
 """
 
+import logging
 import os
 import stat
 from collections import deque
@@ -23,6 +25,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from errno import EACCES, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENXIO, EPERM, EROFS
 from pathlib import Path
+from shutil import copyfileobj
 from threading import Event, Lock
 from types import TracebackType
 from typing import Self
@@ -36,6 +39,8 @@ from aiokpl_metricsd.errors import ConfigurationError, PartialExportError, Retry
 from aiokpl_metricsd.rendering.rows import encode_rows
 from aiokpl_metricsd.sinks.contract import RepeatRule
 from aiokpl_metricsd.snapshot import MetricSnapshot
+
+_log = logging.getLogger("aiokpl_metricsd.sinks.jsonl")
 
 # Rows that are encoded before others may run: about a millisecond, three with full histograms.
 _SLICE_ROWS = 200
@@ -264,14 +269,31 @@ class _File:
             # same beginning it lost its end, as when the machine died.
             is_same = here is not None and (here.st_dev, here.st_ino) == (mark.device, mark.inode)
             if is_same and not mark.head.startswith(_read_head(self.path)):
-                os.truncate(self.path, 0)
+                self._cut_off([(self.path, 0)])
             return
-        os.truncate(names[found], mark.size_bytes)
+        newer = [(name, 0) for name in reversed(names[:found]) if _stat(name) is not None]
+        self._cut_off([(names[found], mark.size_bytes), *newer])
         for name in names[1:found]:
             with suppress(FileNotFoundError):
                 Path(name).unlink()
-        if found and _stat(self.path) is not None:
-            os.truncate(self.path, 0)
+
+    def _cut_off(self, ends: Sequence[tuple[str, int]]) -> None:
+        """Cut files to their sizes, oldest first, and keep what is cut off beside them."""
+        longer = [(name, size) for name, size in ends if Path(name).stat().st_size > size]
+        if not longer:
+            return
+        kept = f"{self.path}.cut"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        with os.fdopen(os.open(kept, flags, _MODE), "wb") as file:
+            for name, size in longer:
+                with Path(name).open("rb") as source:
+                    source.seek(size)
+                    copyfileobj(source, file)
+            cut_bytes = file.tell()
+        for name, size in longer:
+            os.truncate(name, size)
+        fields = {"file": self.path, "kept": kept, "bytes": cut_bytes}
+        _log.warning("rows without a mark are cut off; their windows come again", extra={"fields": fields})
 
     def _rotate(self) -> None:
         """Move every file one number on, up to the first number that is free, else onto the oldest."""
