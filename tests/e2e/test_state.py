@@ -1,8 +1,12 @@
 """What outlives the daemon: cumulative totals, after an orderly end and after a SIGKILL."""
 
+import re
 import signal
 
+import pytest
+
 from aiokpl_metrics_protocol import EventsFrame, MetricEvent, encode
+from tests.support.admin import AdminConnection, admin_of, ask
 from tests.support.child import Nursery
 from tests.support.daemon import DaemonProcess, send_datagram
 from tests.support.otlp_receiver import Receiver, serve_grpc
@@ -50,3 +54,27 @@ def test_cumulative_totals_go_on_after_a_sigkill(nursery: Nursery) -> None:
         last, same = run_once(nursery, receiver, 5.0)
     assert (killed, last) == (7.0, 12.0)
     assert same == begin
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_page_goes_on_with_its_totals_and_never_back(nursery: Nursery, number: int) -> None:
+    top = f'state_dir = "{nursery.directory}/state"'
+    shown: list[float] = []
+    created: set[float] = set()
+    for value in (100.0, 20.0, 3.0):
+        daemon = DaemonProcess(nursery, '[sinks.page]\ntype = "prometheus"\n', top=top).wait_until_listening()
+        send_datagram(daemon.socket_path, encode(EventsFrame([MetricEvent("Put", value, 0.0)])))
+        total = sum(shown[-1:]) + value
+        connection = AdminConnection(admin_of(daemon))
+
+        def read_page(connection: AdminConnection = connection) -> dict[str, float]:
+            page = ask(connection, "/metrics", "application/openmetrics-text")[1]
+            return dict(re.findall(r"^(Put_\w+) (\S+)$", page, re.MULTILINE))
+
+        wait_for(lambda: float(read_page().get("Put_total", -1)) == total, f"a total of {total}")  # noqa: B023
+        shown.append(float(read_page()["Put_total"]))
+        created.add(float(read_page()["Put_created"]))
+        connection.close()
+        daemon.stop(number)
+    assert shown == [100.0, 120.0, 123.0]
+    assert len(created) == 1

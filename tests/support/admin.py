@@ -31,9 +31,9 @@ def admin_of(daemon: DaemonProcess) -> Path:
     return daemon.socket_path.with_name("admin.sock")
 
 
-def ask(connection: http.client.HTTPConnection, path: str) -> tuple[int, str]:
+def ask(connection: http.client.HTTPConnection, path: str, accept: str = "*/*") -> tuple[int, str]:
     """Return the status and the body of an answer."""
-    connection.request("GET", path)
+    connection.request("GET", path, headers={"Accept": accept})
     answer = connection.getresponse()
     return answer.status, answer.read().decode()
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -337,3 +338,41 @@ def test_a_bound_counts_all_at_or_below_it_and_of_the_rest_those_within_a_bucket
         counted = found["t_bucket", (("le", repr(bound)),)] if abs(bound) < 1e6 else 0
         assert sum(value <= bound for value in values) <= counted <= sum(value <= highest for value in values)
     assert found["t_count", ()] == len(values)
+
+
+def test_totals_go_on_from_a_state_and_a_window_that_is_in_them_is_not_added_again() -> None:
+    bounds = (1.0, 10.0)
+    first = PrometheusSink(buckets=bounds, clock=Hand())
+    window = [
+        build("requests", 3.0, dimensions=(("a", "b"),), unit="count"),
+        build("depth", -2.0, MetricKind.GAUGE),
+        build("latency", kind=MetricKind.HISTOGRAM, values=[0.5, 5.0, 50.0], unit="ms"),
+    ]
+    named = [replace(each, window_id="daemon-1") for each in window]
+    export(first, *named)
+    second = PrometheusSink(buckets=bounds, clock=Hand())
+    second.load_state(first.dump_state())
+    assert first.encode_page(Form.OPENMETRICS) == second.encode_page(Form.OPENMETRICS)
+    export(second, *named)
+    assert first.encode_page(Form.OPENMETRICS) == second.encode_page(Form.OPENMETRICS)
+    export(second, *[replace(each, window_id="daemon-2", window_end=each.window_end + 60) for each in window])
+    assert read(second)["requests_total", (("a", "b"),)] == 6.0
+    assert read(second)["latency_count", ()] == 6.0
+
+
+def test_histograms_of_other_bounds_begin_anew_and_the_rest_goes_on() -> None:
+    first = PrometheusSink(buckets=(1.0, 10.0), clock=Hand())
+    export(first, build("requests", 3.0), build("latency", kind=MetricKind.HISTOGRAM, values=[0.5]))
+    second = PrometheusSink(buckets=(1.0, 20.0), clock=Hand())
+    second.load_state(first.dump_state())
+    samples = read(second)
+    assert samples["requests_total", ()] == 3.0
+    assert not any(name.startswith("latency") for name, _ in samples)
+
+
+@pytest.mark.parametrize("state", [b"", b"\xc1", b"\x93\x02\x90\x90", b"\x93\x01\x90\x91\xc4\x01\xc1"])
+def test_a_state_that_cannot_be_read_is_refused_and_nothing_changes(state: bytes) -> None:
+    sink = PrometheusSink(clock=Hand())
+    with pytest.raises(ValueError, match="the totals "):
+        sink.load_state(state)
+    assert sink.series_count == 0

@@ -3,7 +3,8 @@
 Nothing is sent: the sink keeps, per series, a total since it first saw it, and `render` writes the page.
 In the daemon the page is `/metrics`, and the totals include the windows that are still open, so that
 `rate()` is as smooth as the scrapes are frequent. A total never counts an event twice and never goes
-back; with the daemon it begins anew, at zero and with a new created time.
+back; where the daemon has a state directory it goes on after a restart, else it begins anew, at zero and with
+a new created time.
 
 What a page cannot hold is refused, once per window, and so quarantined and named by the delivery: a
 second metric whose name becomes the first one's when it is escaped, or whose samples would; a second
@@ -30,6 +31,7 @@ from aiokpl_metricsd.rendering.exposition import EOF_LINE, Form, encode_labels
 from aiokpl_metricsd.sinks.contract import RepeatRule
 from aiokpl_metricsd.sinks.prometheus.bounds import Bounds
 from aiokpl_metricsd.sinks.prometheus.family import SLICE_SERIES, Family, Seen, Series, Source
+from aiokpl_metricsd.sinks.prometheus.totals import decode_totals, encode_totals
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
 _log = logging.getLogger("aiokpl_metricsd.sinks.prometheus")
@@ -188,6 +190,30 @@ class PrometheusSink:
     ) -> None:
         """Take no more; the totals stay."""
         self._entered = False
+
+    def dump_state(self) -> bytes:
+        """Return the totals of closed windows, for `load_state`. Any thread may ask, between two exports."""
+        families = self._families
+        series = [
+            (each, family.unit)
+            for each in list(self._series.values())
+            if (family := families.get(each.key[0])) is not None
+        ]
+        return encode_totals(series, self._bounds.labels)
+
+    def load_state(self, state: bytes) -> None:
+        """Go on from the totals that `dump_state` returned.
+
+        Raises:
+            ValueError: these are no totals.
+        """
+        for stored in decode_totals(state, self._bounds.labels):
+            found = self._build_series(stored.key, stored.kind, stored.unit, stored.created, stored.active)
+            if isinstance(found, RefusalReason):
+                continue
+            found.count, found.sum, found.last = stored.count, stored.sum, stored.last
+            found.is_signed, found.counts = stored.is_signed, stored.counts
+            found.taken, found.taken_end = stored.taken, stored.taken_end
 
     # ---- closed windows
 
