@@ -28,6 +28,8 @@ def main() -> None:
 
         run()
     else:
+        # It asks for a configuration to be read that has not been read yet.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         from aiokpl_metricsd.process import serve
 
         sys.exit(serve(**options))

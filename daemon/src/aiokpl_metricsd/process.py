@@ -71,8 +71,6 @@ def serve(config: str | None = None, log_format: str = "text", log_level: str = 
     early: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: early.append(received))
-    # What it would have read again has just been read.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         return _run(configuration, listener, doors, early, lambda: load(config, os.environ))
     except (ConfigurationError, StateInUseError) as error:
