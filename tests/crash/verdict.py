@@ -15,7 +15,8 @@ _TOLD = 5
 
 def read_all_rows(path: Path) -> list[Row]:
     """Return the rows of a file and of the older ones beside it."""
-    files = [path, *path.parent.glob(f"{path.name}.*")]
+    # `PATH.cut` is what came again.
+    files = [path, *path.parent.glob(f"{path.name}.[0-9]*")]
     return [row for file in files for row in read_rows(file)]
 
 
