@@ -308,6 +308,29 @@ async def test_what_could_not_be_stored_is_stored_with_the_next_windows(
 
 
 @pytest.mark.asyncio
+async def test_what_no_checkpoint_covers_is_stored_with_the_next_checkpoint_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = ScriptedSink(then=RetryableExportError(retry_after_s=60.0))
+    longer = serve(ScriptedSink(), "longer", selection=Selection(interval_s=600))
+    async with living(tmp_path / "a", serve(busy), longer) as life:
+        broken = Broken(monkeypatch, life, "commit")
+        assert not await life.delivery.hand_over([(build_window(2), 60.0)], Sealed(7, 60, 1, b"ledger"))
+        broken.is_broken = False
+        await until(lambda: busy.calls)
+        # After a crash its events would be replayed: they must not be in the outbox as well.
+        assert not await life.delivery.hand_over([((), 120.0)], None)
+        assert life.outbox.size_bytes == 0
+        assert await life.delivery.hand_over([], Sealed(8, 120, 1, b"ledger"))
+        left = await life.die()
+    async with living(left, serve(ScriptedSink(then=hang)), longer) as life:
+        sinks = life.outbox.recovered.sinks
+        assert [sum(each.counts) for each in sinks["sink"].windows] == [2]
+        assert len(sinks["longer"].merging) == 2
+        assert life.outbox.recovered.position == 8
+
+
+@pytest.mark.asyncio
 async def test_what_waited_in_memory_when_the_process_died_is_counted_as_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

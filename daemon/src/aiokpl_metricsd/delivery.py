@@ -109,6 +109,8 @@ class Delivery:
         self._intake: asyncio.Task[None] | None = None
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._is_closing = False
+        # The last checkpoint could not be stored: windows and parts of longer ones are here that none covers.
+        self._is_uncovered = False
         recovered: Mapping[str, RecoveredSink] = {} if outbox is None else outbox.recovered.sinks
         for name, found in recovered.items():
             if name in self._routes:
@@ -377,14 +379,21 @@ class Delivery:
         self, outbox: "Outbox", shelf: Shelf, sealed: Sealed | None, *, is_whole: bool
     ) -> Committed:
         if not is_whole:
+            self._is_uncovered = self._is_uncovered or sealed is not None
             raise StoreError("a window that could not be stored before is on its way to its backend")
+        if self._is_uncovered and sealed is None:
+            # A crash would have what is stored, and replay its events as well.
+            raise StoreError("a checkpoint could not be stored before, and its windows wait for the next one")
         merged = [route for route in self._routes.values() if route.has_merged]
+        # Until it is stored.
+        self._is_uncovered = sealed is not None
         committed = await outbox.commit(
             sealed,
             shelf.cuts,
             {name: route.marks.build_account() for name, route in self._routes.items()},
             {route.settings.name: route.dump_merging() for route in merged},
         )
+        self._is_uncovered = False
         for route in merged:
             route.has_merged = False
         return committed
