@@ -140,7 +140,7 @@ def check_sink(world: World, name: str) -> None:
     assert (account.waiting, account.merging) == (0, 0)
     if name not in world.removed:
         check_account(backend, account)
-    assert not backend.changed
+    assert not backend.changed, name
     repeated = {item for item, count in backend.takes.items() if count > 1}
     if backend.traits.at_most_once:
         assert not repeated
@@ -153,7 +153,7 @@ def check_sink(world: World, name: str) -> None:
 def check_account(backend: Backend, account: SinkLedger) -> None:
     """What is not delivered is counted by its reason."""
     uncounted = account.expired + account.quarantined + account.dropped + account.uncertain
-    assert account.delivered <= len(backend.takes) <= account.delivered + uncounted, account
+    assert account.delivered <= len(backend.takes) <= account.delivered + uncounted, backend.name
 
 
 @settings(
@@ -184,7 +184,7 @@ def test_every_equation_balances_and_each_event_is_in_one_window(
                 await world.stop()
             finally:
                 await world.abandon()
-            assert said.faults == []
+            assert not said.faults, said.faults
 
     with TemporaryDirectory() as directory:
         asyncio.run(run(Path(directory)))

@@ -156,6 +156,8 @@ class World:
         life.daemon.stop()
         await self._run_out(life)
         self.check()
+        # A task that is left behind ends with the process.
+        self._process.is_dead = True
         self._end(life, lost=life.unsafe)
 
     async def die(self) -> None:
