@@ -71,6 +71,7 @@ class World:
     Attributes:
         removed: sinks that were removed; an account begins anew when nothing is left of the sink.
         is_exact: nothing has happened after which windows may be sent twice under two names.
+        is_hasty: a daemon ended in the second of its start, when its window lies ahead of the clock.
         farthest_back_s: how far the wall was behind what it once showed.
     """
 
@@ -82,8 +83,9 @@ class World:
         self.frames: list[Frame] = []
         self.removed: set[str] = set()
         self.is_exact = True
+        self.is_hasty = False
         self.farthest_back_s = 0.0
-        self._latest_s = self.time.time()
+        self._latest_s = self._started_s = self.time.time()
         self._directory = directory
         self._outbox_max_bytes = outbox_max_bytes
         self._random = Random(seed)
@@ -132,6 +134,7 @@ class World:
     async def start(self) -> None:
         """Start a daemon on what the last one left."""
         self._lives += 1
+        self._started_s = self.time.time()
         self._process = Process()
         path = self._directory / f"{self._lives}.sock"
         listener = listen([str(path)], mode=0o600, group=None, lane=True)
@@ -152,6 +155,7 @@ class World:
     async def stop(self) -> None:
         """End the daemon in order."""
         life = self.life
+        self.is_hasty = self.is_hasty or self.time.time() < self._started_s + 2.0
         await self.do_disk(stalls=False)
         life.daemon.stop()
         await self._run_out(life)
