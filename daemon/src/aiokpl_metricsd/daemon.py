@@ -401,7 +401,7 @@ class Daemon:
         if checkpointer is None or not (windows or over is None or checkpointer.is_due):
             await self._deliver(windows, over, None)
         else:
-            # In the same turn as the close, before anything else is counted.
+            # What came since the close is in windows that are open, and sealed with them.
             sealed = checkpointer.seal()
             is_stored = False
             try:

@@ -168,7 +168,7 @@ class Outbox:
             LostPartError: it is not there any more.
             StoreError: it could not. In both cases the part must not be sent.
         """
-        await self._thread.submit(lambda: self._store.attempt(sink, number, part))
+        await self.announce(sink, number, part)
 
     def announce(self, sink: str, number: int, part: int) -> "asyncio.Future[None]":
         """Note that a part is about to be sent, as `attempt` does. It need not be awaited.
