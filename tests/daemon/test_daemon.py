@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -255,3 +257,9 @@ async def test_two_sinks_that_want_the_same_page_are_refused(make_yard: Callable
         yard.build()
     assert str(caught.value) == "sinks.toml: [sinks] a and b: one page shows one sink; remove the others"
     await yard.state.close()
+
+
+def test_without_a_state_directory_no_database_is_loaded() -> None:
+    program = "import sys, aiokpl_metricsd.daemon; print('sqlite3' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert answer.stdout.strip() == "False"

@@ -11,8 +11,9 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from aiokpl_metrics_protocol import (
     CATALOG,
@@ -24,13 +25,12 @@ from aiokpl_metrics_protocol import (
     RowsFrame,
 )
 from aiokpl_metricsd.aggregating.registry import Registry
-from aiokpl_metricsd.aggregating.windows import Window, Windows
+from aiokpl_metricsd.aggregating.windows import Window
 from aiokpl_metricsd.aggregator import Aggregator
-from aiokpl_metricsd.checkpoint import Checkpointer, restore
+from aiokpl_metricsd.checkpoint import Checkpointer
 from aiokpl_metricsd.clock import Clock, SystemClock, WindowClock
 from aiokpl_metricsd.config import Configuration
 from aiokpl_metricsd.decoder import Decoder
-from aiokpl_metricsd.delivering.slicing import let_go
 from aiokpl_metricsd.delivery import Delivery
 from aiokpl_metricsd.lanes import Lanes
 from aiokpl_metricsd.ledger import Ledger
@@ -41,18 +41,18 @@ from aiokpl_metricsd.receiver import Receiver
 from aiokpl_metricsd.receiving.front_door import FrontDoor
 from aiokpl_metricsd.receiving.lane import Lane
 from aiokpl_metricsd.roster import Roster
+from aiokpl_metricsd.running.handover import SLICE_SERIES, Handover
+from aiokpl_metricsd.running.resumption import Resumption
 from aiokpl_metricsd.serving.admin import Admin
 from aiokpl_metricsd.serving.door import Doors
 from aiokpl_metricsd.serving.observer import Observer, Parts
 from aiokpl_metricsd.serving.own_metrics import Differences
-from aiokpl_metricsd.snapshot import MetricSnapshot
-from aiokpl_metricsd.state import State
-from aiokpl_metricsd.storing.stored import Sealed
+
+if TYPE_CHECKING:
+    # Only for its type: without a state directory no database is loaded.
+    from aiokpl_metricsd.state import State
 
 _log = logging.getLogger("aiokpl_metricsd")
-
-# Series handled between two looks at the socket: 1,000 snapshots take about 2 ms to build.
-_SLICE_SERIES = 1_000
 
 # Of the names that overflow or contradict, how many a log line carries.
 _NAMED = 10
@@ -89,15 +89,11 @@ class Daemon:
         clock: Clock | None = None,
         daemon_id: int | None = None,
         doors: Doors | None = None,
-        state: State | None = None,
+        state: "State | None" = None,
     ) -> None:
         """Build the steps and put them together; what was open when the last daemon ended is open again."""
         self._configuration = configuration
         self._state = state
-        # Whether the state directory holds no checkpoint yet.
-        self._is_new = False
-        # What was open when the last daemon ended lies far ahead.
-        self._is_set_back = False
         # A transaction did not end in time, while the daemon was to.
         self._is_stuck = False
         self._listener = listener
@@ -112,7 +108,8 @@ class Daemon:
             dimensions=configuration.dimensions,
             descriptions=_build_descriptions(configuration),
         )
-        self._windows = self._build_windows()
+        self._resumption = Resumption(state, configuration.interval_s, self._clock.time())
+        self._windows = self._resumption.windows
         identity = _draw_id() if daemon_id is None else daemon_id
         if state is not None:
             identity = state.outbox.state_id
@@ -161,47 +158,17 @@ class Daemon:
             self._clock.time,
         )
         enabled = configuration.self_metrics.enabled
-        self._differences = Differences(self._observer.collect, configuration.dimensions) if enabled else None
-        self._checkpointer = None if state is None else self._go_on(state)
+        differences = Differences(self._observer.collect, configuration.dimensions) if enabled else None
+        self._checkpointer = None if state is None else self._go_on(state, differences)
+        self._handover = Handover(self.aggregator, self.delivery, self._checkpointer, differences)
 
-    def _build_windows(self) -> Windows:
-        """Let windows begin where those of the last daemon ended, or now."""
-        now = int(self._clock.time())
-        interval_s = self._configuration.interval_s
-        if self._state is None or self._state.outbox.recovered.ledger is None:
-            return Windows(interval_s, now)
-        recovered = self._state.outbox.recovered
-        if recovered.closed_until > now + interval_s:
-            # The clock was set back meanwhile. To wait until it is there again would make everything late and
-            # would keep for as long what was open.
-            self.ledger.clock_steps += 1
-            self._is_set_back = True
-            return Windows(interval_s, now, recovered.last_number)
-        return Windows(interval_s, recovered.closed_until, recovered.last_number)
-
-    def _go_on(self, state: State) -> Checkpointer:
-        """Count what the last daemon had counted and no window has: its checkpoint, then its journal."""
-        recovered = state.outbox.recovered
-        self._is_new = recovered.ledger is None
-        clock_steps = self.ledger.clock_steps
-        restore(recovered, self.aggregator, self._decoder, self.ledger)
-        self.ledger.clock_steps += clock_steps
-        if self._differences is not None:
-            self._differences.skip_kept()
-        frames = 0
-        for record in state.journal.replay(recovered.position):
-            frame = self._decoder.decode(record.datagram)
-            if frame is not None:
-                self._count(frame, record.now)
-                frames += 1
-        if recovered.ledger is not None or frames:
-            fields = {
-                "windows": len(recovered.opened),
-                "frames": frames,
-                "events": self.aggregator.events_open,
-            }
-            _log.info("went on from the state directory", extra={"fields": fields})
-        state.outbox.forget_recovered()
+    def _go_on(self, state: "State", differences: Differences | None) -> Checkpointer:
+        """Count on from where the last daemon ended."""
+        self._resumption.restore(self.aggregator, self._decoder, self.ledger)
+        if differences is not None:
+            # What is replayed next was told by nobody.
+            differences.skip_kept()
+        self._resumption.replay(self.aggregator, self._decoder, self._count)
         return Checkpointer(
             self.aggregator,
             self._windows,
@@ -259,12 +226,12 @@ class Daemon:
         """Serve until `stop`, then hand over what there is. Whatever fails, nothing is left behind."""
         try:
             await self.delivery.start()
-            if self._is_set_back:
+            if self._resumption.is_set_back:
                 now = self._clock.time()
                 windows = self.aggregator.close_all(now)
                 self.aggregator.begin_anew(now)
                 await self._hand_over(windows, None)
-            elif self._is_new or (self._checkpointer is not None and self._checkpointer.is_due):
+            elif self._resumption.is_new or (self._checkpointer is not None and self._checkpointer.is_due):
                 # The next daemon must know where the first window began; and where each is killed soon after
                 # its start, none must have more to replay than the one before.
                 await self._hand_over([], None)
@@ -390,61 +357,15 @@ class Daemon:
             self.lanes.acknowledge(journaled=journaled)
 
     async def _hand_over(self, windows: list[Window], over: int | None) -> None:
-        """Freeze closed windows, in slices, and give them to the sinks, together with a checkpoint.
-
-        Args:
-            windows: that have closed, oldest first.
-            over: end of the newest interval, in epoch seconds; None where the interval goes on, and only a
-                checkpoint is due.
-        """
-        checkpointer = self._checkpointer
-        if checkpointer is None or not (windows or over is None or checkpointer.is_due):
-            await self._deliver(windows, over, None)
-        else:
-            # What came since the close is in windows that are open, and sealed with them.
-            sealed = checkpointer.seal()
-            is_stored = False
-            try:
-                is_stored = await self._deliver(windows, over, sealed)
-            finally:
-                await checkpointer.release(sealed, is_stored=is_stored)
+        """Give closed windows to the sinks, as `Handover` does, then forget what nobody sends any more."""
+        await self._handover.hand_over(windows, over)
         if not windows:
             return
         self._report_series()
-        for _ in self.aggregator.forget_idle(self._clock.time(), 4 * _SLICE_SERIES):
+        for _ in self.aggregator.forget_idle(self._clock.time(), 4 * SLICE_SERIES):
             await asyncio.sleep(0)
-        for _ in self._decoder.forget_idle(self._clock.time(), 4 * _SLICE_SERIES):
+        for _ in self._decoder.forget_idle(self._clock.time(), 4 * SLICE_SERIES):
             await asyncio.sleep(0)
-
-    async def _deliver(self, windows: list[Window], over: int | None, sealed: Sealed | None) -> bool:
-        """Freeze windows and give them to the sinks; return whether they and the checkpoint are stored."""
-        frozen = await self._freeze(windows, over)
-        kept = [snapshot for window, _ in frozen for snapshot in window]
-        is_stored = await self.delivery.hand_over(frozen, sealed)
-        del frozen
-        await let_go(kept)
-        return is_stored
-
-    async def _freeze(
-        self, windows: list[Window], over: int | None
-    ) -> list[tuple[Sequence[MetricSnapshot], float]]:
-        """Return the snapshots of closed windows, each with the window's end."""
-        frozen: list[tuple[Sequence[MetricSnapshot], float]] = []
-        for window in windows:
-            snapshots: list[MetricSnapshot] = []
-            for part in self.aggregator.freeze(window, _SLICE_SERIES):
-                snapshots += part
-                await asyncio.sleep(0)
-            if self._differences is not None:
-                window_id = self.aggregator.name_window(window)
-                snapshots += self._differences.build_snapshots(
-                    window_id, float(window.start), float(window.end)
-                )
-            frozen.append((snapshots, float(window.end)))
-        if not windows and over is not None:
-            # Time has passed, which completes the longer window of a sink.
-            frozen.append(((), float(over)))
-        return frozen
 
     def _report_series(self) -> None:
         """Name the metrics whose series overflow or contradict each other, at most once a minute."""
