@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test integration crash-test check bench format clean
+.PHONY: help run test integration crash-test check docs bench format clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,11 @@ check: $(VENV)/.dev-installed ## Lint, format, types, import rules, documents
 	@$(BIN)/lint-imports --no-logo
 	@echo "== docs/check.py"
 	@$(BIN)/python docs/check.py
+	@echo "== docs/generate_configuration.py --check"
+	@$(BIN)/python docs/generate_configuration.py --check
+
+docs: $(VENV)/.dev-installed ## Make the generated parts of the documents anew
+	$(BIN)/python docs/generate_configuration.py
 
 integration: $(VENV)/.dev-installed ## Run the tests against real parts, installing what is missing
 	@command -v prometheus >/dev/null || apt-get install -y --no-install-recommends prometheus >/dev/null \

@@ -183,7 +183,10 @@ def test_a_mistake_is_answered_with_table_key_and_what_is_expected(
             'type = "memory"\ntimeout_s = 0',
             "timeout_s: expected a number greater than 0 and of at most 86400, found 0",
         ),
-        ('type = "memory"\nmax_exports = "9"', 'max_exports: expected a whole number, found "9"'),
+        (
+            'type = "memory"\nmax_exports = "9"',
+            'max_exports: expected a whole number of at least 0, found "9"',
+        ),
         (
             'type = "null"\nintervl_s = 5',
             f"intervl_s: unknown key; expected one of: {SINK_KEYS}; did you mean interval_s?",

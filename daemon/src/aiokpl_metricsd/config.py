@@ -2,6 +2,9 @@
 
 Each table is read on its own, so that an error can name it. Without a file the embedded default goes
 through the same door.
+
+The docstrings of the structs are what operators read: `docs/generate_configuration.py` makes the tables of
+`docs/configuration.md` and the example file of them, and takes a number's unit from the end of its name.
 """
 
 import os
@@ -62,9 +65,11 @@ class IngestOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The `[ingest]` table.
 
     Attributes:
-        socket: the path of the ingest socket; None for the first of the usual places that can be created.
-        mode: the socket's mode, as octal digits.
-        group: the name or number of the group that the socket is given to; None leaves it as it is.
+        socket: the path of the ingest socket, of at most 103 bytes, with `state_dir` 98; without it the first
+            of the usual places that can be created. Beside it are `PATH.lock` and `admin.sock`, and with
+            `state_dir` the socket of the lanes, `PATH.lane`.
+        mode: the socket's mode.
+        group: the name or number of the group that the socket is given to; without it the process's own.
     """
 
     socket: _Text | None = None
@@ -81,7 +86,9 @@ class HttpOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """The `[http]` table.
 
     Attributes:
-        listen: `host:port` of TCP; None serves HTTP on the Unix socket `admin.sock` alone.
+        listen: an address for HTTP over TCP, as `host:port`; without it HTTP is on the Unix socket
+            `admin.sock` alone. An IPv6 address stands in brackets, and port 0 is any that is free, named in
+            the log.
     """
 
     listen: _Text | None = None
@@ -91,7 +98,7 @@ class SelfMetricsOptions(Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The `[self_metrics]` table.
 
     Attributes:
-        enabled: hand the daemon's own counters to the sinks, as series like any other.
+        enabled: hand the daemon's own counters to every sink, as series like any other.
     """
 
     enabled: bool = False
@@ -101,9 +108,10 @@ class LimitOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The `[limits]` table.
 
     Attributes:
-        max_series: series in all; the events of further ones go to an overflow series of the same name.
-        live_series: the most recently active series that answer for the last seconds; the rest answer from
-            their open window.
+        max_series: series in all; the events of any further one go to a series of the same name with the
+            dimension `overflow=true`, so that sums stay right.
+        live_series: how many of the most recently active series answer for the last seconds; the rest answer
+            from their open window.
     """
 
     max_series: Annotated[int, Meta(ge=1)] = 100_000
@@ -114,8 +122,10 @@ class MetricOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """One `[metrics.NAME]` table.
 
     Attributes:
-        kind: None leaves it to the producer.
-        unit: the same.
+        kind: how values combine; without it as the KPL does for its own names, else as the producer says,
+            else as a counter.
+        unit: the unit of the values, as `"ms"`, `"bytes"` or `"count"`; without it the KPL's for its own
+            names, else the producer's.
     """
 
     kind: MetricKind | None = None
@@ -126,14 +136,20 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Everything that an operator decides.
 
     Attributes:
-        level: how much detail the daemon keeps.
-        interval_s: the length of a window in seconds.
-        grace_s: seconds that a window stays open after its end, for late events.
-        state_dir: where events and undelivered windows are kept; None keeps them in memory.
-        journal_max_bytes: of events on disk; past it the open windows are written down instead.
-        outbox_max_bytes: of undelivered windows on disk; past it the oldest goes, counted.
-        fsync: have the disk confirm what is acknowledged; without it the kernel has it.
-        shutdown_timeout_s: seconds for the last exports after SIGTERM.
+        level: how much detail is kept: `summary` merges the dimensions `shard` and `error_code` away, `none`
+            keeps nothing.
+        interval_s: the length of a window; windows are aligned to the epoch.
+        grace_s: how long a window stays open after its end, for late events. Where that is `interval_s` or
+            more, several windows are open at once, each takes its own events, and sinks get each one that
+            much later.
+        state_dir: the directory for what must survive the daemon; without it all is in memory.
+        journal_max_bytes: events on disk in `state_dir`; past it the sums of the open windows are written
+            down instead, and the events go.
+        outbox_max_bytes: undelivered windows in `state_dir`, compressed; past it the oldest window goes,
+            counted as dropped.
+        fsync: wait for the disk before anything is acknowledged; without it what is acknowledged survives
+            the process, not the machine.
+        shutdown_timeout_s: how long the last exports may take after SIGTERM.
         ingest: where events come in.
         http: where the daemon is looked at.
         self_metrics: what it tells of itself through the sinks.
@@ -160,8 +176,22 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     sinks: dict[str, SinkOptions]
 
 
-class _CommonOptions(Struct, frozen=True, kw_only=True):
-    """What the table of every sink takes."""
+class CommonOptions(Struct, frozen=True, kw_only=True):
+    """What the table of every sink takes.
+
+    Attributes:
+        type: a built-in sink's name, or the import string of your own, `package.module:ClassOrFactory`.
+        level: `summary` merges the dimensions `shard` and `error_code` away for this sink; totals are kept.
+        include: globs on metric names, such as `"User*"`; empty lets every name in.
+        exclude: globs on metric names; what matches one is left out, even where it is included.
+        drop_dimensions: keys of dimensions to be merged away; totals are kept.
+        interval_s: the length of this sink's windows, a multiple of the daemon's; without it the daemon's.
+        timeout_s: how long one export may take before it counts as failed.
+        max_age_s: how old a window may become, from its end, before it is given up, counted as expired. The
+            backend's own limit holds where it is shorter, and alone without this.
+        at_most_once: for a backend that adds what comes twice: what may have been taken is not sent again,
+            but counted as uncertain.
+    """
 
     type: _Text
     level: _SinkLevel = "detailed"
@@ -309,11 +339,11 @@ def _build_metrics(table: Mapping[str, object], place: Place) -> dict[str, Metri
 
 
 def _build_sink(table: Mapping[str, object], base_s: int, place: Place) -> SinkOptions:
-    slots = list_slots(_CommonOptions)
+    slots = list_slots(CommonOptions)
     names = frozenset(slots) | frozenset(name + FILE_SUFFIX for name in slots)
     # The type stays marked where it came from a variable, so that no error shows it.
     given = inline_files({key: value for key, value in table.items() if key in names}, slots, place)
-    common = _CommonOptions(**convert_table(given, slots, place))
+    common = CommonOptions(**convert_table(given, slots, place))
     factory = load_factory(cast("str", given["type"]), place)
     own = {key: value for key, value in table.items() if key not in names}
     options, secrets = build_options(factory, own, place, reserved=tuple(slots))
@@ -341,6 +371,7 @@ def _build_sink(table: Mapping[str, object], base_s: int, place: Place) -> SinkO
 __all__ = [
     "DEFAULT",
     "DEFAULT_FILE",
+    "CommonOptions",
     "Configuration",
     "ConfigurationError",
     "HttpOptions",

@@ -47,7 +47,8 @@ class ConsoleSink:
     """Prints every window.
 
     Args:
-        format: "table", one block a window; or "json", one object a line, as `rows` describes it.
+        format: a table for people, one block a window, with percentiles of histograms; or one JSON object a
+            line.
         stream: where to print instead of standard output; for programs and tests.
 
     Raises:

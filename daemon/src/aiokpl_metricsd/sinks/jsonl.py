@@ -28,12 +28,12 @@ from pathlib import Path
 from shutil import copyfileobj
 from threading import Event, Lock
 from types import TracebackType
-from typing import Self
+from typing import Annotated, Self
 
 import msgspec
 from anyio import CancelScope, to_thread
 from anyio.lowlevel import checkpoint
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from aiokpl_metricsd.errors import ConfigurationError, PartialExportError, RetryableExportError
 from aiokpl_metricsd.rendering.rows import encode_rows
@@ -76,14 +76,13 @@ class _Mark(Struct, frozen=True, array_like=True):
 
 
 class JsonlSink:
-    """Appends every window to a file, one JSON object a line, as `rows` describes it.
+    """Appends every window to a file, one JSON object a line, as the module `rows` describes it.
 
     Args:
         path: the file; its directory exists.
         max_bytes: a window that would take the file past it goes into a new one, and the old one becomes
             `PATH.1`, `PATH.1` becomes `PATH.2`, and so on; only a window that is larger by itself passes it.
-            None never renames.
-        keep: how many renamed files there may be; the oldest is overwritten. 0 keeps none.
+        keep: how many renamed files there may be; the oldest is overwritten, and 0 keeps none.
 
     Raises:
         ValueError: an option is out of its range.
@@ -94,8 +93,14 @@ class JsonlSink:
     # About 4 MB of rows: what one append has, and what a crash costs to be written again.
     max_batch = 10_000
 
-    def __init__(self, *, path: str, max_bytes: int | None = 64 * 1024 * 1024, keep: int = 5) -> None:
-        """Keep the options; nothing is opened before entering."""
+    def __init__(
+        self,
+        *,
+        path: str,
+        max_bytes: Annotated[int, Meta(ge=1)] | None = 64 * 1024 * 1024,
+        keep: Annotated[int, Meta(ge=0, extra={"unit": "files"})] = 5,
+    ) -> None:
+        """Keep the options; nothing is opened before entering. None as `max_bytes` renames nothing."""
         if not path:
             raise ValueError("path is empty")
         if max_bytes is not None and max_bytes < 1:

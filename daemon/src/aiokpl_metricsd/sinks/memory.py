@@ -3,7 +3,9 @@
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Annotated, Self
+
+from msgspec import Meta
 
 from aiokpl_metricsd.sinks.contract import RepeatRule
 from aiokpl_metricsd.snapshot import MetricSnapshot
@@ -13,13 +15,13 @@ class InMemorySink:
     """Keeps every exported batch, in order.
 
     Args:
-        max_exports: how many batches to keep, the newest ones; None keeps all.
+        max_exports: how many batches to keep, the newest ones; without it all.
     """
 
     repeat_rule = RepeatRule.ADDS
     ordered = True
 
-    def __init__(self, *, max_exports: int | None = None) -> None:
+    def __init__(self, *, max_exports: Annotated[int, Meta(ge=0)] | None = None) -> None:
         """Start with no batch."""
         self._exports: deque[tuple[MetricSnapshot, ...]] = deque(maxlen=max_exports)
 

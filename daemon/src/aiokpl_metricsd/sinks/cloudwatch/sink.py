@@ -19,10 +19,11 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from anyio import Semaphore, create_task_group, current_time, fail_after
 from anyio.lowlevel import checkpoint
+from msgspec import Meta
 from msgspec.structs import replace
 
 from aiokpl_metricsd.errors import PartialExportError, PermanentExportError, RetryableExportError
@@ -63,22 +64,24 @@ class CloudWatchSink:
     """Sends every snapshot as a statistic set; with `percentiles`, histograms also as values and counts.
 
     Args:
-        region: of the service.
-        namespace: of the metrics.
-        endpoint_url: of the service; None for the region's own.
-        verify_ssl: whether to check the certificate.
-        aws_access_key_id: None lets the SDK find credentials by its usual chain.
-        aws_secret_access_key: goes with it.
-        aws_session_token: goes with temporary ones.
+        region: the region of the service.
+        namespace: the namespace of the metrics, 1 to 255 printable ASCII characters; it begins neither with
+            `:` nor with `AWS/`.
+        endpoint_url: another address, such as a VPC endpoint or an emulator; without it the region's own.
+        verify_ssl: whether the endpoint's certificate is checked.
+        aws_access_key_id: secret; without it the SDK looks in the environment, the profile, and the role of
+            the container or instance.
+        aws_secret_access_key: secret; goes with `aws_access_key_id`.
+        aws_session_token: secret; goes with temporary credentials.
         client_factory: returns a context manager of a client with `put_metric_data`, in place of the SDK's.
-        percentiles: send the distributions of histograms, so that the service knows percentiles.
-        storage_resolution: seconds, 1 or 60.
-        max_datums: of one request.
-        concurrency: requests at once.
-        compress: gzip the requests that are worth it.
-        request_timeout_s: seconds that one request may take.
-        export_timeout_s: seconds after which an export begins no further request; with `request_timeout_s` to
-            stay below the sink's `timeout_s`.
+        percentiles: histograms carry their distribution as well, so that the service knows percentiles.
+        storage_resolution: 1 lets CloudWatch keep seconds apart, for three hours.
+        max_datums: datums of one request.
+        concurrency: requests under way at once.
+        compress: requests from 10 KiB on are compressed with gzip.
+        request_timeout_s: how long one request may take.
+        export_timeout_s: after so long an export begins no further request, and what is left follows in the
+            next one. Together with `request_timeout_s` it stays below the sink's `timeout_s`.
         clock: epoch seconds.
 
     Raises:
@@ -103,12 +106,12 @@ class CloudWatchSink:
         aws_session_token: str | None = None,
         client_factory: ClientFactory | None = None,
         percentiles: bool = False,
-        storage_resolution: Literal[1, 60] = 60,
-        max_datums: int = MAX_REQUEST_DATUMS,
-        concurrency: int = CONCURRENCY,
+        storage_resolution: Annotated[Literal[1, 60], Meta(extra={"unit": "s"})] = 60,
+        max_datums: Annotated[int, Meta(ge=1, le=MAX_REQUEST_DATUMS)] = MAX_REQUEST_DATUMS,
+        concurrency: Annotated[int, Meta(ge=1, extra={"unit": "requests"})] = CONCURRENCY,
         compress: bool = True,
-        request_timeout_s: float = REQUEST_TIMEOUT_S,
-        export_timeout_s: float = EXPORT_TIMEOUT_S,
+        request_timeout_s: Annotated[float, Meta(gt=0)] = REQUEST_TIMEOUT_S,
+        export_timeout_s: Annotated[float, Meta(gt=0)] = EXPORT_TIMEOUT_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Keep the options; nothing is imported or opened before entering."""

@@ -16,9 +16,10 @@ import socket
 from collections.abc import Sequence
 from threading import Event, Lock, Thread
 from types import TracebackType
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
 from anyio import to_thread
+from msgspec import Meta
 
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.sinks.contract import RepeatRule
@@ -60,19 +61,20 @@ class DatadogSink:
     """Sends counts, gauges and distributions.
 
     Args:
-        api_key: secret; DD_API_KEY where it is not given.
-        app_key: secret; DD_APP_KEY where it is not given. Submitting needs none.
-        site: the region's, as "datadoghq.eu"; DD_SITE where it is not given.
-        metric_prefix: begins every metric name.
+        api_key: secret; `DD_API_KEY` where it is not given, and without both entering and `check` fail.
+        app_key: secret; `DD_APP_KEY` where it is not given. Submitting needs none, and it is not sent.
+        site: the region's site; `DD_SITE` where it is not given. An explicit one overrules `DD_SITE`, also
+            where it is the default one.
+        metric_prefix: begins every metric's name.
         exact_statistics: histograms have `.count`, `.sum`, `.min` and `.max` beside their distribution.
-        host: the host resource of every series; DD_HOSTNAME, else the machine's name, where it is not given.
-        tags: of every series, "key:value"; those of DD_TAGS are added.
-        endpoint_url: overrides the site, as "http://127.0.0.1:8126"; a proxy of one's own, or a test.
-        proxy: URL of an HTTP proxy.
+        host: the host of every series; `DD_HOSTNAME`, else the machine's name, where it is not given.
+        tags: `"key:value"`, of every series; those of `DD_TAGS` are added.
+        endpoint_url: another intake, as a relay of your own; without it that of the site.
+        proxy: the URL of an HTTP proxy.
         request_timeout_s: how long one answer may take.
-        export_timeout_s: after so long an export begins no further request; what is left follows in the next.
-            With `request_timeout_s` it should stay below the sink's `timeout_s`.
-        distribution_points: of one histogram in one window at most, 2 to 1,000.
+        export_timeout_s: after so long an export begins no further request, and what is left follows in the
+            next one. Together with `request_timeout_s` it stays below the sink's `timeout_s`.
+        distribution_points: points of one histogram and window at most.
 
     Raises:
         ValueError: an option is out of its range.
@@ -98,9 +100,11 @@ class DatadogSink:
         tags: Sequence[str] = (),
         endpoint_url: str | None = None,
         proxy: str | None = None,
-        request_timeout_s: float = 10.0,
-        export_timeout_s: float = 15.0,
-        distribution_points: int = MAX_DISTRIBUTION_POINTS,
+        request_timeout_s: Annotated[float, Meta(gt=0)] = 10.0,
+        export_timeout_s: Annotated[float, Meta(gt=0)] = 15.0,
+        distribution_points: Annotated[
+            int, Meta(ge=MIN_DISTRIBUTION_POINTS, le=MAX_DISTRIBUTION_POINTS)
+        ] = MAX_DISTRIBUTION_POINTS,
     ) -> None:
         """Keep the options; nothing is imported, read or connected before entering."""
         if not _SITE.fullmatch(site):

@@ -65,13 +65,15 @@ class OtlpSink:
     OTEL_EXPORTER_OTLP_* variables then.
 
     Args:
-        endpoint: "http://host:port" or "https://host:port"; over HTTP, a path is kept, and /v1/metrics
-            appended where there is none.
-        protocol: "grpc", or "http/protobuf", which "http" means as well.
-        temporality: "delta" sends each window's own figures, "cumulative" totals since the first window.
+        endpoint: where to, as `"http://host:port"` or `"https://host:port"`; without it
+            `"http://localhost:4317"`, over HTTP `"http://localhost:4318"`. Over HTTP a path is kept, and
+            `/v1/metrics` appended where there is none; over gRPC, `unix:///path` is a Unix socket.
+        protocol: `"grpc"`, or `"http/protobuf"`, which `"http"` means as well.
+        temporality: `"delta"` sends each window's own figures, `"cumulative"` totals since the first window.
         metric_prefix: goes before every metric's name.
-        resource: attributes of the resource; they win over OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME.
-        headers: sent with every request, in place of OTEL_EXPORTER_OTLP_HEADERS.
+        resource: attributes of the resource; they win over `OTEL_RESOURCE_ATTRIBUTES` and
+            `OTEL_SERVICE_NAME`.
+        headers: sent with every request, in place of `OTEL_EXPORTER_OTLP_HEADERS`; a place for keys.
 
     Raises:
         ValueError: protocol or temporality is none of these words.

@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType, TracebackType
-from typing import Self
+from typing import Annotated, Self
 
 from anyio.lowlevel import checkpoint
+from msgspec import Meta
 
 from aiokpl_metrics_protocol import MetricKind
 from aiokpl_metricsd.aggregating.open_windows import OpenWindow, OpenWindows, SeriesKey
@@ -69,10 +70,10 @@ class PrometheusSink:
     """Keeps cumulative totals and renders them in the text format and in OpenMetrics.
 
     Args:
-        prefix: put before every name.
-        buckets: the upper bounds of histograms, ascending; the infinite one is always there.
-        idle_s: seconds after which a series without events goes; longer than a window.
-        max_series: series kept; past it the ones silent for longest go, or new ones are refused.
+        prefix: put before every metric's name; letters, digits, `_` and `:`, and no digit at first.
+        buckets: the upper bounds of histograms, ascending; `+Inf` is always there.
+        idle_s: how long a series without events stays; longer than a window.
+        max_series: series kept; past it those silent for longest go, and where none is, new ones are refused.
         clock: epoch seconds.
 
     Raises:
@@ -87,8 +88,8 @@ class PrometheusSink:
         *,
         prefix: str = "",
         buckets: tuple[float, ...] = DEFAULT_BUCKETS,
-        idle_s: float = 3_600.0,
-        max_series: int = 200_000,
+        idle_s: Annotated[float, Meta(gt=0)] = 3_600.0,
+        max_series: Annotated[int, Meta(ge=1)] = 200_000,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Keep no series yet."""
