@@ -41,6 +41,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "metrics.unit": '"ms"',
     "sinks.interval_s": "300",
     "sinks.max_age_s": "86400",
+    "sinks.spread_s": "20",
     "sinks.cloudwatch.region": '"eu-west-1"',
     "sinks.cloudwatch.endpoint_url": '"https://monitoring.eu-west-1.amazonaws.com"',
     "sinks.cloudwatch.aws_access_key_id": '"${AWS_ACCESS_KEY_ID}"',

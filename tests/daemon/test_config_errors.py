@@ -17,7 +17,9 @@ TOP_KEYS = (
     "dimensions, fsync, grace_s, http, ingest, interval_s, journal_max_bytes, level, limits, metrics, "
     "outbox_max_bytes, self_metrics, shutdown_timeout_s, sinks, state_dir"
 )
-SINK_KEYS = "at_most_once, drop_dimensions, exclude, include, interval_s, level, max_age_s, timeout_s, type"
+SINK_KEYS = (
+    "at_most_once, drop_dimensions, exclude, include, interval_s, level, max_age_s, spread_s, timeout_s, type"
+)
 TYPES = f'{", ".join(BUILTIN)}, or "package.module:ClassOrFactory"'
 
 
@@ -179,6 +181,7 @@ def test_a_mistake_is_answered_with_table_key_and_what_is_expected(
         ),
         ('type = "memory"\ninterval_s = 90', "interval_s: expected a multiple of the daemon's 60, found 90"),
         ('type = "memory"\ninterval_s = 30', "interval_s: expected a multiple of the daemon's 60, found 30"),
+        ('type = "memory"\nspread_s = 31', "spread_s: expected at most half of interval_s, 30, found 31"),
         (
             'type = "memory"\ntimeout_s = 0',
             "timeout_s: expected a number greater than 0 and of at most 86400, found 0",

@@ -173,3 +173,11 @@ def test_prices_follow_the_tiers() -> None:
     assert price_metrics(2_000_000) == pytest.approx(64_500 + 20_000)
     assert count_requests(1, 60.0) == 43_800
     assert price_requests(43_800) == pytest.approx(0.438)
+
+
+def test_check_refuses_a_sink_that_the_start_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "sinks.toml"
+    path.write_text('[sinks.nothing]\ntype = "null"\nat_most_once = true\n')
+    result = CliRunner().invoke(app, ["check", "--config", str(path)])
+    assert result.exit_code == 2
+    assert "[sinks.nothing] at_most_once: a repeat does not add here" in result.output

@@ -58,6 +58,9 @@ _Unit: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_UNIT_CHARS)]
 # Below a mebibyte a checkpoint would follow each frame or two.
 _StoreBytes: TypeAlias = Annotated[int, Meta(ge=1024 * 1024)]
 
+# Past it an export could meet the next one of a slow backend.
+_MAX_SPREAD_SHARE = 0.5
+
 _Options = TypeVar("_Options", bound=Struct)
 
 
@@ -191,6 +194,11 @@ class CommonOptions(Struct, frozen=True, kw_only=True):
             backend's own limit holds where it is shorter, and alone without this.
         at_most_once: for a backend that adds what comes twice: what may have been taken is not sent again,
             but counted as uncertain.
+        spread_s: over how long the exports of a fleet are spread after the end of a window, half of
+            `interval_s` at most; each daemon has a place of its own in it, drawn from `POD_NAME` or the
+            host's name. Without it a tenth of `interval_s`, 10 at most, for `cloudwatch`, `datadog`,
+            `opentelemetry` and sinks of your own that ask for it, and 0 for any other. The last windows, at
+            SIGTERM, never wait.
     """
 
     type: _Text
@@ -202,6 +210,7 @@ class CommonOptions(Struct, frozen=True, kw_only=True):
     timeout_s: _Wait = DEFAULT_TIMEOUT_S
     max_age_s: _Age | None = None
     at_most_once: bool = False
+    spread_s: Annotated[float, Meta(ge=0, le=_MAX_WAIT_S * _MAX_SPREAD_SHARE)] | None = None
 
 
 _TABLES = ("ingest", "http", "self_metrics", "limits", "dimensions", "metrics", "sinks")
@@ -350,6 +359,11 @@ def _build_sink(table: Mapping[str, object], base_s: int, place: Place) -> SinkO
     interval_s = base_s if common.interval_s is None else common.interval_s
     if interval_s % base_s:
         raise place.error(f"expected a multiple of the daemon's {base_s}, found {interval_s}", "interval_s")
+    limit_s = interval_s * _MAX_SPREAD_SHARE
+    if common.spread_s is not None and common.spread_s > limit_s:
+        raise place.error(
+            f"expected at most half of interval_s, {limit_s:g}, found {common.spread_s:g}", "spread_s"
+        )
     return SinkOptions(
         name=place.table[-1],
         type=common.type,
@@ -362,6 +376,7 @@ def _build_sink(table: Mapping[str, object], base_s: int, place: Place) -> SinkO
         timeout_s=common.timeout_s,
         max_age_s=common.max_age_s,
         at_most_once=common.at_most_once,
+        spread_s=common.spread_s,
         options=options,
         place=place,
         secrets=secrets,

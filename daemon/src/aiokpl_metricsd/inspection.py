@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from aiokpl_metrics_protocol import socket_candidates
 from aiokpl_metricsd.config import Configuration, find_sinks_place
 from aiokpl_metricsd.delivering.selection import Selection
+from aiokpl_metricsd.delivering.settings import build_settings
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.estimate import EstimatingSink, decode_series, estimate
 from aiokpl_metricsd.listener import check_place
@@ -71,6 +72,8 @@ def _build_sinks(configuration: Configuration) -> dict[str, MetricsSink]:
     check_place(candidates, group=ingest.group, lane=configuration.state_dir is not None)
     check_installed(configuration.http.listen)
     sinks = {name: build_sink(options) for name, options in configuration.sinks.items()}
+    for name, options in configuration.sinks.items():
+        build_settings(options, sinks[name], configuration.interval_s)
     find_scraped(sinks.items(), find_sinks_place(configuration))
     check_state_dir(configuration.state_dir)
     return sinks

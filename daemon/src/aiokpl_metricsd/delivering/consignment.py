@@ -28,6 +28,7 @@ window goes back to the others (`let_go`).
 
 from collections.abc import Callable, Collection, Sequence
 from itertools import chain
+from math import inf
 
 from msgspec import Struct
 
@@ -91,6 +92,7 @@ class Consignment:
         window_end: as given.
         window_id: of the stored window.
         stored: the outbox's number of it; None where it is in memory alone.
+        due_at: monotonic seconds; it is not sent before.
         counts: snapshots of each part that have no fate yet.
         remaining_count: their sum.
         failures: how often the worker had to wait on account of this window.
@@ -111,6 +113,7 @@ class Consignment:
         "_suspects",
         "_waiting",
         "counts",
+        "due_at",
         "failures",
         "is_stalled",
         "load_failures",
@@ -137,6 +140,7 @@ class Consignment:
         self.stored = None if stored is None else stored.number
         self.counts = [len(batch) for batch in batches] if stored is None else [*stored.counts]
         self.remaining_count = sum(self.counts)
+        self.due_at = -inf
         self.failures = 0
         self.load_failures = 0
         self.is_stalled = False

@@ -105,7 +105,8 @@ class Route:
         if lost:
             self.log.lose(lost)
         for window in found.windows:
-            self.worker.offer_stored(window if self.settings.at_most_once else self._send_again(window))
+            again = window if self.settings.at_most_once else self._send_again(window)
+            self.worker.offer_stored(again, is_new=False)
         self._restore_merging(found.merging)
 
     def _send_again(self, window: StoredWindow) -> StoredWindow:

@@ -1,11 +1,13 @@
 """How one sink is served, from what the operator wrote and what the sink declares."""
 
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from msgspec import Struct
 
 from aiokpl_metricsd.delivering.selection import Selection
+from aiokpl_metricsd.delivering.spread import choose_hold, choose_spread, find_identity
 from aiokpl_metricsd.sinks.contract import MetricsSink, RepeatRule
 from aiokpl_metricsd.sinks.loading import DEFAULT_TIMEOUT_S, SinkOptions
 
@@ -25,6 +27,7 @@ class SinkSettings(Struct, frozen=True, kw_only=True):
         max_age_s: how old a window may become, from its end; None for any age.
         catch_up_s: at least so long between two windows of the backlog; unordered sinks only.
         at_most_once: nothing is sent a second time where the first may have been taken.
+        hold_s: so long a window that has just closed waits before it is sent; not at a shutdown.
     """
 
     name: str
@@ -36,6 +39,7 @@ class SinkSettings(Struct, frozen=True, kw_only=True):
     max_age_s: float | None = None
     catch_up_s: float = 1.0
     at_most_once: bool = False
+    hold_s: float = 0.0
 
     @property
     def adds(self) -> bool:
@@ -94,12 +98,18 @@ def build_settings(options: SinkOptions, sink: MetricsSink, base_interval_s: int
         timeout_s=options.timeout_s,
         max_age_s=choose_max_age(sink, options.max_age_s),
         at_most_once=options.at_most_once,
+        hold_s=_choose_hold(options, sink),
     )
     if settings.at_most_once and not settings.adds:
         raise options.place.error(
             "a repeat does not add here, so nothing needs to be given up; leave it out", "at_most_once"
         )
     return settings
+
+
+def _choose_hold(options: SinkOptions, sink: MetricsSink) -> float:
+    spread_s = choose_spread(options.spread_s, sink, options.interval_s)
+    return choose_hold(spread_s, find_identity(os.environ), options.name)
 
 
 def choose_max_age(sink: object, max_age_s: float | None) -> float | None:

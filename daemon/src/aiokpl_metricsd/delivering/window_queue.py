@@ -6,10 +6,14 @@ Bounded are those in memory; the outbox has its own bound, and what it keeps cos
 it; the rest, the backlog, follows one window every `catch_up_s` at most, so that a backend that just came
 back is not overrun: the least often tried first, of these the oldest, which is nearest to being dropped. A
 window that cannot be delivered thus holds up no other one.
+
+A window is held back until its `due_at`; one that is not due holds up the later ones of an ordered sink, and
+nothing of any other.
 """
 
 from bisect import insort
 from collections.abc import Callable, Iterator
+from math import inf
 from operator import attrgetter
 
 from aiokpl_metricsd.delivering.consignment import Consignment
@@ -84,22 +88,30 @@ class WindowQueue:
 
         Args:
             clock: monotonic seconds.
-            hurry: do not hold the backlog back.
+            hurry: hold nothing back.
         """
         waiting = self._waiting
         if not waiting:
             return None
+        now = inf if hurry else clock()
         if self._ordered:
-            return waiting.pop(0)
-        if waiting[-1].number > self._newest_tried:
-            self._newest_tried = waiting[-1].number
+            return waiting.pop(0) if waiting[0].due_at <= now else waiting[0].due_at - now
+        newest = waiting[-1]
+        if newest.number > self._newest_tried and newest.due_at <= now:
+            self._newest_tried = newest.number
             return waiting.pop()
-        now = clock()
-        if not hurry and self._catch_up_at is not None and now < self._catch_up_at:
-            return self._catch_up_at - now
-        self._catch_up_at = now + self._catch_up_s
-        consignment = min(waiting, key=_tries)
-        waiting.remove(consignment)
+        return self._take_from_backlog(now, clock)
+
+    def _take_from_backlog(self, now: float, clock: Callable[[], float]) -> Consignment | float:
+        due = [each for each in self._waiting if each.due_at <= now]
+        wait_s = min((each.due_at - now for each in self._waiting if each.due_at > now), default=inf)
+        if not due:
+            return wait_s
+        if self._catch_up_at is not None and now < self._catch_up_at:
+            return min(wait_s, self._catch_up_at - now)
+        self._catch_up_at = clock() + self._catch_up_s
+        consignment = min(due, key=_tries)
+        self._waiting.remove(consignment)
         return consignment
 
     def vouch(self) -> None:

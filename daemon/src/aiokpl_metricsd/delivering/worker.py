@@ -102,14 +102,22 @@ class Worker:
         """Let a window wait in memory for delivery. Its snapshots are in the ledger as waiting."""
         if any(batches):
             number = self._next_number()
-            self.put(Consignment(number, batches, self._around.random, window_end=window_end))
+            consignment = Consignment(number, batches, self._around.random, window_end=window_end)
+            self._hold_back(consignment)
+            self.put(consignment)
 
-    def offer_stored(self, window: StoredWindow) -> None:
+    def offer_stored(self, window: StoredWindow, *, is_new: bool = True) -> None:
         """Let a window of the outbox wait for delivery.
 
         Of the parts that an earlier daemon attempted nobody knows what became: they are not sent again.
+
+        Args:
+            window: what the outbox has of it.
+            is_new: it closed just now, and no earlier daemon left it.
         """
         consignment = Consignment(self._next_number(), (), self._around.random, stored=window)
+        if is_new:
+            self._hold_back(consignment)
         if consignment.has_done:
             self._attempted.append(consignment)
         if consignment.remaining_count:
@@ -378,6 +386,10 @@ class Worker:
         if count:
             self._ledger.drop(count, DropReason.QUEUE_FULL)
             self._log.drop(count, 1, DropReason.QUEUE_FULL.value)
+
+    def _hold_back(self, consignment: Consignment) -> None:
+        if self._settings.hold_s:
+            consignment.due_at = self._around.clock() + self._settings.hold_s
 
     def _next_number(self) -> int:
         self._number += 1

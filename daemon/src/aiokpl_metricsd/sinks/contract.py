@@ -31,7 +31,8 @@ class MetricsSink(Protocol):
     * `max_age_s`: seconds after its end for which the backend takes a window;
     * `max_batch`: snapshots that one `export` is given at most. A window of more is cut into batches, which
       are stored, sent, and marked as done one by one, so that less is sent again after a crash. None, or no
-      such attribute, asks for whole windows.
+      such attribute, asks for whole windows;
+    * `spread`: True where the daemons of a fleet share the backend: they then export one after the other.
     """
 
     async def export(self, snapshots: Sequence[MetricSnapshot]) -> None:

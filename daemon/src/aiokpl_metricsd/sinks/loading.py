@@ -60,6 +60,7 @@ class SinkOptions(Struct, frozen=True, kw_only=True):
         timeout_s: seconds that one export may take.
         max_age_s: how old a window may become, from its end; None leaves it to the sink.
         at_most_once: nothing is sent a second time where the first may have been taken.
+        spread_s: seconds over which a fleet's exports are spread; None leaves it to the sink.
         factory: builds the sink.
         options: the factory's arguments.
         place: where the table stands, for errors.
@@ -77,6 +78,7 @@ class SinkOptions(Struct, frozen=True, kw_only=True):
     timeout_s: float = DEFAULT_TIMEOUT_S
     max_age_s: float | None = None
     at_most_once: bool = False
+    spread_s: float | None = None
     options: Mapping[str, Any] = MappingProxyType({})
     place: Place = Place()
     secrets: tuple[str, ...] = ()

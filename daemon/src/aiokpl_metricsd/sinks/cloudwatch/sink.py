@@ -90,6 +90,7 @@ class CloudWatchSink:
 
     repeat_rule = RepeatRule.ADDS
     ordered = False
+    spread = True
     max_age_s = float(MAX_AGE_S)
     # One round of four requests of 1,000 datums: what is stored, sent, and marked together.
     max_batch = 4_000

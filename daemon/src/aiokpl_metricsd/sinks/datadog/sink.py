@@ -83,6 +83,7 @@ class DatadogSink:
     # Distribution points add; the rest would replace.
     repeat_rule = RepeatRule.ADDS
     ordered = False
+    spread = True
     # Older windows are refused by the intake: seconds from their end.
     max_age_s = float(MAX_AGE_S - TIME_MARGIN_S)
     # About a megabyte of points: what is stored, sent, and marked together.

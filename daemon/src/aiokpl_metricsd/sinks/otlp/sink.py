@@ -81,6 +81,7 @@ class OtlpSink:
 
     repeat_rule = RepeatRule.ADDS
     ordered = True
+    spread = True
     # Some requests of about 4 MiB: what may be counted twice where a crash comes between. Totals, which a
     # repeat does not change, go as a whole window, with one state to be stored.
     max_batch: int | None = 10_000
