@@ -9,7 +9,17 @@ from itertools import pairwise
 
 import pytest
 
-from aiokpl_metricsd.receiver import BROKEN, DATAGRAM_BYTES, EMPTY, END, TURN_BYTES, TURN_S, Receiver
+from aiokpl_metricsd.receiver import (
+    BROKEN,
+    DATAGRAM_BYTES,
+    EMPTY,
+    END,
+    ROUND_BYTES,
+    TURN_BYTES,
+    TURN_S,
+    Queued,
+    Receiver,
+)
 from tests.daemon.loops import NewLoop, on_both_loops, run, until
 from tests.daemon.test_clock import HandClock
 
@@ -22,6 +32,9 @@ class Stream:
         self.answers = answers
         self.number = number
         self.reads = 0
+        # What it says is queued, where that is less than what it has.
+        self.queued: Queued | None = None
+        self.size = answers[0] if answers else 0
 
     def fileno(self) -> int:
         return self.number
@@ -30,17 +43,13 @@ class Stream:
         answer = self.answers.pop(0) if self.answers else EMPTY
         if answer >= 0:
             self.reads += 1
-            self.desk.clock.pass_by(self.desk.cost_s)
+            self.desk.clock.pass_by(self.desk.cost_s + self.desk.byte_cost_s * (answer + DATAGRAM_BYTES))
             self.desk.read.append(self)
         return answer
 
-    def read_queued(self) -> int:
-        result = 0
-        for _ in range(len(self.answers) or 1):
-            result = self.read()
-            if result < 0:
-                break
-        return result
+    def measure_queued(self) -> Queued:
+        queued, self.queued = self.queued, None
+        return Queued(datagrams=len(self.answers)) if queued is None else queued
 
 
 class Desk:
@@ -49,6 +58,7 @@ class Desk:
     def __init__(self) -> None:
         self.clock = HandClock()
         self.cost_s = 0.0
+        self.byte_cost_s = 0.0
         self.read: list[Stream] = []
         self.turns: list[int] = []
         self.receiver = Receiver(self.clock, lambda: self.turns.append(len(self.read)))
@@ -66,6 +76,32 @@ class Desk:
         """Let the receiver know that they are readable, as the loop does."""
         for stream in streams:
             self.receiver._note(stream)
+
+
+class Waits:
+    """How much was read between two turns' ends at which one and the same stream had been served."""
+
+    def __init__(self, desk: Desk, streams: list[Stream]) -> None:
+        self.desk = desk
+        self.streams = streams
+        self.first_turn = 0
+
+    def begin_anew(self) -> None:
+        """Forget what was read until now."""
+        self.first_turn = len(self.desk.turns)
+
+    def longest_bytes(self) -> int:
+        """Return the most that any of them waited for, with what each datagram costs beside its bytes."""
+        costs = [each.size + DATAGRAM_BYTES for each in self.desk.read]
+        longest, last = 0, dict.fromkeys(self.streams, 0)
+        done, begin = 0, self.desk.turns[self.first_turn - 1] if self.first_turn else 0
+        for end in self.desk.turns[self.first_turn :]:
+            done += sum(costs[begin:end])
+            for stream in set(self.desk.read[begin:end]):
+                longest = max(longest, done - last[stream])
+                last[stream] = done
+            begin = end
+        return max(longest, *[done - each for each in last.values()])
 
 
 @pytest.fixture
@@ -163,10 +199,65 @@ def test_a_large_datagram_that_is_a_share_by_itself_is_the_only_one_of_its_sourc
 
 def test_many_sources_have_smaller_shares(desk: Desk) -> None:
     cost = TURN_BYTES // 16
-    streams = [desk.open(*[cost - DATAGRAM_BYTES] * 100) for _ in range(48)]
-    desk.note(*streams)
-    desk.receiver.read_turn()
-    assert [stream.reads for stream in streams] == [8] * 48
+    for count, reads in ((8, 16), (16, 8), (32, 4), (64, 2), (128, 2)):
+        streams = [desk.open(*[cost - DATAGRAM_BYTES] * 100) for _ in range(count)]
+        desk.note(*streams)
+        desk.receiver.read_turn()
+        assert [stream.reads for stream in streams] == [reads] * count
+        for stream in streams:
+            desk.receiver.unwatch(stream)
+
+
+def test_of_forty_full_lanes_none_waits_for_more_than_a_round_before_or_during_a_pass(desk: Desk) -> None:
+    desk.byte_cost_s = 20e-9
+    sizes = (200, 4_000, 30_000)
+    streams = [desk.open(*[sizes[number % 3]] * 3_000) for number in range(40)]
+    flood = desk.open(*[1_900] * 3_000)
+    waits = Waits(desk, [*streams, flood])
+    desk.note(*streams, flood)
+    for _ in range(100):
+        desk.receiver.read_turn()
+    # A round; shares are exceeded by less than a datagram; the turn in which it ends goes on to its own end.
+    most = ROUND_BYTES + 40 * DATAGRAM_BYTES + sum(sizes) * 14 + 1_900 + 5e-3 / 20e-9
+    assert waits.longest_bytes() <= most
+    waits.begin_anew()
+    before = [stream.reads for stream in streams]
+    for stream in streams:
+        stream.queued = Queued(size_bytes=100_000)
+    flood.queued = Queued(datagrams=11)
+    desk.receiver.read_pass()
+    for stream, reads in zip(streams, before, strict=True):
+        assert (stream.reads - reads) * stream.size >= 100_000
+    # Half a round more, where the last ones are hurried on.
+    assert waits.longest_bytes() <= most + ROUND_BYTES // 2
+
+
+def test_a_long_queue_holds_up_a_pass_for_fewer_turns_when_nobody_else_is_waited_for(desk: Desk) -> None:
+    lanes = [desk.open(*[4_000] * 3_000) for _ in range(40)]
+    door = desk.open(*[1_900] * 3_000)
+    for lane in lanes:
+        lane.queued = Queued(size_bytes=8_000)
+    door.queued = Queued(datagrams=513)
+    desk.receiver.read_pass()
+    assert 513 <= door.reads < 600
+    # Its shares were of 11 datagrams then; of 41 that are ready one has four.
+    assert len(desk.turns) < 60
+
+
+def test_a_turn_over_many_that_have_nothing_ends_in_time_as_well(desk: Desk) -> None:
+    streams = [desk.open() for _ in range(100)]
+    asked: list[Stream] = []
+
+    def read(stream: Stream) -> int:
+        asked.append(stream)
+        desk.clock.pass_by(TURN_S / 10)
+        return EMPTY
+
+    for stream in streams:
+        stream.read = partial(read, stream)  # type: ignore[method-assign]
+    desk.receiver.read_pass()
+    assert asked == streams
+    assert len(desk.turns) == 10
 
 
 def test_one_source_alone_is_served_when_it_is_noted(desk: Desk) -> None:
@@ -230,19 +321,41 @@ def test_a_pass_reads_what_is_queued_on_all_whether_noted_or_not(desk: Desk) -> 
     desk.note(streams[0])
     desk.receiver.read_pass()
     assert [stream.reads for stream in streams] == [3, 3, 3]
-    assert desk.turns == [9]
+    assert desk.turns[-1] == 9
 
 
 def test_a_pass_reads_what_it_accepts_on_the_way(desk: Desk) -> None:
     opened: list[Stream] = []
 
     def accept() -> int:
+        if opened:
+            return EMPTY
         opened.append(desk.open(1, 1))
         return 0
 
-    desk.open().read_queued = accept  # type: ignore[method-assign]
+    desk.open().read = accept  # type: ignore[method-assign]
     desk.receiver.read_pass()
     assert [stream.reads for stream in opened] == [2]
+
+
+def test_a_pass_that_is_given_up_leaves_nothing_behind_and_the_next_one_is_whole(desk: Desk) -> None:
+    streams = [desk.open(*[TURN_BYTES] * 2) for _ in range(3)]
+    given_up = desk.receiver.read_pass_sliced()
+    next(given_up)
+    given_up.close()
+    assert desk.receiver._awaited == {}
+    desk.receiver.unwatch(streams[0])
+    desk.receiver.read_pass()
+    assert [stream.reads for stream in streams] == [1, 2, 2]
+
+
+def test_a_pass_does_not_wait_for_what_is_unwatched_on_the_way(desk: Desk) -> None:
+    first, second = desk.open(1, 1, 1), desk.open(1, 1)
+    desk.cost_s = TURN_S
+    for number, _ in enumerate(desk.receiver.read_pass_sliced()):
+        if number == 0:
+            desk.receiver.unwatch(first)
+    assert [stream.reads for stream in (first, second)] == [1, 2]
 
 
 def test_a_sliced_pass_can_be_interrupted_by_turns(desk: Desk) -> None:

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from aiokpl_metrics_protocol import AckFrame, encode
 from aiokpl_metricsd.ledger import LaneRefusal
-from aiokpl_metricsd.receiver import EMPTY
+from aiokpl_metricsd.receiver import EMPTY, Queued
 
 # As many as wait to be accepted at most (`net.core.somaxconn`, Linux's default, read 2026-11).
 _MAX_LANES = 4_096
@@ -100,14 +100,9 @@ class Acceptor:
             self._refuse(connection, reason)
         return _COST_BYTES
 
-    def read_queued(self) -> int:
-        """Accept those that wait now, a bounded number; return what `read` did last."""
-        result = 0
-        for _ in range(_PASS_CONNECTIONS):
-            result = self.read()
-            if result < 0:
-                break
-        return result
+    def measure_queued(self) -> Queued:
+        """Return how many connections are accepted in one go; the kernel does not say how many wait."""
+        return Queued(datagrams=_PASS_CONNECTIONS)
 
     def close(self) -> None:
         """Accept what waits, then close the socket. Its path must be gone, so that no more come."""

@@ -4,7 +4,7 @@ import socket
 from collections.abc import Callable
 
 from aiokpl_metrics_protocol import MAX_DATAGRAM_BYTES
-from aiokpl_metricsd.receiver import EMPTY
+from aiokpl_metricsd.receiver import EMPTY, Queued
 
 # The kernel's queue holds one more than it says (unix(7), read 2026-11): 11 in every pod, 513 where a
 # distribution sets 512.
@@ -60,14 +60,9 @@ class FrontDoor:
             self._handle(self._view[:size])
         return size
 
-    def read_queued(self) -> int:
-        """Read as many datagrams as the queue holds at most; return what `read` did last."""
-        result = 0
-        for _ in range(self._queue_datagrams):
-            result = self.read()
-            if result < 0:
-                break
-        return result
+    def measure_queued(self) -> Queued:
+        """Return how many datagrams the queue holds at most; the kernel does not say how many it has."""
+        return Queued(datagrams=self._queue_datagrams)
 
 
 def read_queue_datagrams() -> int:

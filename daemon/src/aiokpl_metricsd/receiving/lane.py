@@ -11,12 +11,13 @@ import select
 import socket
 import struct
 import termios
+from contextlib import suppress
 from typing import Protocol
 
 from aiokpl_metrics_protocol import MAX_DATAGRAM_BYTES
 from aiokpl_metricsd.decoder import Passage
 from aiokpl_metricsd.ledger import LaneEnd
-from aiokpl_metricsd.receiver import BROKEN, EMPTY, END
+from aiokpl_metricsd.receiver import BROKEN, EMPTY, END, Queued
 
 # With MSG_TRUNC the kernel returns the message's real length, which may exceed the buffer's.
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_TRUNC
@@ -108,17 +109,13 @@ class Lane:
         self._keeper.note_end(self)
         return END
 
-    def read_queued(self) -> int:
-        """Read as many bytes as are queued now; return what `read` did last."""
-        left = self._count_queued_bytes()
-        while True:
-            result = self.read()
-            # An error comes before what is queued.
-            if result == BROKEN:
-                continue
-            left -= result
-            if result < 0 or left <= 0:
-                return result
+    def measure_queued(self) -> Queued:
+        """Return the bytes of all messages that are queued (unix(7), SIOCINQ, read 2026-11)."""
+        count = array.array("i", [0])
+        # Where even that fails, the next read tells why.
+        with suppress(OSError):
+            fcntl.ioctl(self._socket, termios.FIONREAD, count)
+        return Queued(size_bytes=count[0])
 
     def send(self, message: bytes) -> int:
         """Send without waiting. Return 0, or the number of the error that says to try again later.
@@ -151,15 +148,6 @@ class Lane:
         watch = select.poll()
         watch.register(self._socket, select.POLLRDHUP)
         return bool(watch.poll(0)) or self._errors > 0
-
-    def _count_queued_bytes(self) -> int:
-        """Return the bytes of all messages that are queued (unix(7), SIOCINQ, read 2026-11)."""
-        count = array.array("i", [0])
-        try:
-            fcntl.ioctl(self._socket, termios.FIONREAD, count)
-        except OSError:
-            return 0
-        return count[0]
 
 
 def read_uid(connection: socket.socket) -> int:
