@@ -36,6 +36,8 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "state_dir": '"/var/lib/aiokpl-metricsd"',
     "ingest.socket": '"/run/aiokpl-metricsd/metrics.sock"',
     "ingest.group": '"1000"',
+    "ingest.allow_uids": "[1000, 1001]",
+    "ingest.allow_gids": "[2000]",
     "http.listen": '"127.0.0.1:9464"',
     "metrics.kind": '"histogram"',
     "metrics.unit": '"ms"',

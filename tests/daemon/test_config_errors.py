@@ -17,6 +17,7 @@ TOP_KEYS = (
     "dimensions, fsync, grace_s, http, ingest, interval_s, journal_max_bytes, level, limits, metrics, "
     "outbox_max_bytes, self_metrics, shutdown_timeout_s, sinks, state_dir"
 )
+IDS = "an array of one number or more, each from 0 to 4294967294"
 SINK_KEYS = (
     "at_most_once, drop_dimensions, exclude, include, interval_s, level, max_age_s, spread_s, timeout_s, type"
 )
@@ -120,7 +121,18 @@ def test_a_file_without_a_sink_is_refused_with_what_to_add(tmp_path: Path, text:
             '[ingest]\nmode = "0660\\n"',
             '[ingest] mode: expected the octal digits of a file\'s mode, such as "0660", found "0660\\n"',
         ),
-        ("[ingest]\nport = 1", "[ingest] port: unknown key; expected one of: group, mode, socket"),
+        (
+            "[ingest]\nport = 1",
+            "[ingest] port: unknown key; expected one of: allow_gids, allow_uids, group, mode, socket",
+        ),
+        (
+            "[ingest]\nallow_uids = []",
+            f"[ingest] allow_uids: expected {IDS}, found an array",
+        ),
+        (
+            "[ingest]\nallow_gids = [1, 4294967295]",
+            f"[ingest] allow_gids[1]: expected {IDS}, found 4294967295",
+        ),
         ("[limits]\nmax_series = 0", "[limits] max_series: expected a whole number of at least 1, found 0"),
         (
             "[limits]\nlive_series = -1",

@@ -11,6 +11,7 @@ import pytest
 
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.inheritance import inherit
+from aiokpl_metricsd.receiving.admission import CREDENTIALS, UNTOLD, read_sender
 
 FIRST = 200
 
@@ -186,3 +187,23 @@ def test_another_path_in_the_configuration_is_named(passer: Passer) -> None:
     with pytest.raises(ConfigurationError, match=r"is /elsewhere, but the socket passed is .*/s"):
         inherit(passer.environ, "/elsewhere", first=FIRST)
     assert passer.is_all_closed
+
+
+def test_a_datagram_that_waited_has_a_sender_only_where_the_manager_asked_for_credentials(
+    passer: Passer,
+) -> None:
+    passer.pass_on(socket.SOCK_DGRAM, "s")
+
+    def send() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.connect(str(passer.directory / "s"))
+            sender.send(b"x")
+
+    send()
+    listener = inherit(passer.environ, None, credentials=True, first=FIRST)
+    assert listener is not None
+    send()
+    room = socket.CMSG_LEN(CREDENTIALS.size)
+    senders = [read_sender(listener.socket.recvmsg(10, room)[1]).uid for _ in range(2)]
+    assert senders == [UNTOLD, os.getuid()]
+    listener.close()

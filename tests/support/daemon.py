@@ -26,6 +26,8 @@ class DaemonProcess(Child):
     Args:
         nursery: ends it with the test.
         config: the file's text after the socket and the sink `windows`, which appends to `windows_path`.
+        top: keys of the top of the file.
+        ingest: keys of the table `[ingest]`.
         interval_s: the windows' length.
         grace_s: how long they stay open after their end.
         name: of its files; two daemons of one test have two names.
@@ -41,6 +43,7 @@ class DaemonProcess(Child):
         config: str = "",
         *,
         top: str = "",
+        ingest: str = "",
         interval_s: int = 1,
         grace_s: float = 0.5,
         name: str = "daemon",
@@ -56,7 +59,7 @@ class DaemonProcess(Child):
         self.config_path = directory / f"{name}.toml"
         self.config_path.write_text(
             f"interval_s = {interval_s}\ngrace_s = {grace_s}\n{top}\n"
-            f"[ingest]\nsocket = {_quote(self.socket_path)}\n"
+            f"[ingest]\nsocket = {_quote(self.socket_path)}\n{ingest}\n"
             f'[sinks.windows]\ntype = "jsonl"\npath = {_quote(self.windows_path)}\n{config}\n',
             encoding="utf-8",
         )

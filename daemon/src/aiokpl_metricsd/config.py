@@ -55,6 +55,11 @@ _Mode: TypeAlias = Annotated[
 _DimensionValue: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_DIMENSION_VALUE_CHARS)]
 _SinkLevel: TypeAlias = Literal["detailed", "summary"]
 _Unit: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_UNIT_CHARS)]
+# Linux's highest but one: the highest, as -1, says "leave it as it is" (chown(2), read 2026-11).
+_Ids: TypeAlias = Annotated[
+    tuple[Annotated[int, Meta(ge=0, le=2**32 - 2)], ...],
+    Meta(min_length=1, description="an array of one number or more, each from 0 to 4294967294"),
+]
 # Below a mebibyte a checkpoint would follow each frame or two.
 _StoreBytes: TypeAlias = Annotated[int, Meta(ge=1024 * 1024)]
 
@@ -72,12 +77,23 @@ class IngestOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             of the usual places that can be created. Beside it are `PATH.lock` and `admin.sock`, and with
             `state_dir` the socket of the lanes, `PATH.lane`.
         mode: the socket's mode.
-        group: the name or number of the group that the socket is given to; without it the process's own.
+        group: the name or number of the group that the socket is given to; without it the directory's, where
+            the daemon's user may give it away.
+        allow_uids: the users that may send, by their numbers, of those that may write to the socket; without
+            it and `allow_gids` all of them may.
+        allow_gids: the groups that may send, too.
     """
 
     socket: _Text | None = None
     mode: _Mode = "0660"
     group: _Text | None = None
+    allow_uids: _Ids | None = None
+    allow_gids: _Ids | None = None
+
+    @property
+    def lists_senders(self) -> bool:
+        """Whether only some may send."""
+        return self.allow_uids is not None or self.allow_gids is not None
 
     @property
     def mode_bits(self) -> int:

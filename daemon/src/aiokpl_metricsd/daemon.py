@@ -38,7 +38,8 @@ from aiokpl_metricsd.listener import Listener
 from aiokpl_metricsd.log import Throttle
 from aiokpl_metricsd.notify import notify_ready, notify_reloading, notify_stopping
 from aiokpl_metricsd.receiver import Receiver
-from aiokpl_metricsd.receiving.front_door import FrontDoor
+from aiokpl_metricsd.receiving.admission import build_admission
+from aiokpl_metricsd.receiving.guarded_door import build_door
 from aiokpl_metricsd.receiving.lane import Lane
 from aiokpl_metricsd.roster import Roster
 from aiokpl_metricsd.running.handover import SLICE_SERIES, Handover
@@ -122,7 +123,9 @@ class Daemon:
         )
         self._decoder = Decoder(self.ledger)
         self._receiver = Receiver(self._clock, self._end_turn)
-        self._receiver.watch(FrontDoor(listener.socket, self._receive, self._decoder.reject_oversized))
+        ingest = configuration.ingest
+        self._admission = build_admission(ingest.allow_uids, ingest.allow_gids, self._clock.monotonic)
+        self._receiver.watch(build_door(listener.socket, self._receive, self._decoder, self._admission))
         self.lanes = None if listener.lane is None else self._open_lanes(listener.lane, identity)
         self._window_clock = WindowClock(
             self._clock,
@@ -190,6 +193,7 @@ class Daemon:
             self._receive_on_lane,
             interval_s=float(self._configuration.interval_s),
             daemon_id=daemon_id,
+            admission=self._admission,
         )
 
     def reload(self, load: Callable[[], Configuration]) -> None:

@@ -208,11 +208,15 @@ class Decoder:
 
     def reject_oversized(self, size_bytes: int, passage: Passage | None = None) -> None:
         """Count a datagram that was too large to be read, from the front door or on a lane."""
-        self._ledger.datagrams_received += 1
-        self._ledger.bytes_received += size_bytes
-        self._ledger.reject_datagram(Reason.TOO_LARGE)
+        self.reject_unread(size_bytes, Reason.TOO_LARGE)
         if passage is not None:
             self._refuse_next(passage)
+
+    def reject_unread(self, size_bytes: int, reason: Reason) -> None:
+        """Count a datagram that nobody looked into."""
+        self._ledger.datagrams_received += 1
+        self._ledger.bytes_received += size_bytes
+        self._ledger.reject_datagram(reason)
 
     def note_events(self, frame: ColumnsFrame | FoldedFrame, events: int) -> None:
         """Remember how many events the frame carried: the next one's total then tells what is missing."""

@@ -12,7 +12,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from aiokpl_metricsd.errors import ConfigurationError
-from aiokpl_metricsd.listener import LANE_SUFFIX, Listener, refuse_descriptors, take_lock
+from aiokpl_metricsd.listener import (
+    LANE_SUFFIX,
+    Listener,
+    ask_credentials,
+    refuse_descriptors,
+    take_lock,
+)
 
 FIRST_DESCRIPTOR = 3
 
@@ -34,7 +40,12 @@ class InheritedListener(Listener):
 
 
 def inherit(
-    environ: Mapping[str, str], expected: str | None, *, lane: bool = False, first: int = FIRST_DESCRIPTOR
+    environ: Mapping[str, str],
+    expected: str | None,
+    *,
+    lane: bool = False,
+    credentials: bool = False,
+    first: int = FIRST_DESCRIPTOR,
 ) -> Listener | None:
     """Return the listener of the sockets that were passed to this process; None where there are none.
 
@@ -42,6 +53,8 @@ def inherit(
         environ: the process's environment.
         expected: the path that the configuration names; None takes the socket's own.
         lane: whether lanes are offered.
+        credentials: whether each datagram tells who sent it; those that wait already do only where the
+            manager has asked for it.
         first: number of the first descriptor.
 
     Raises:
@@ -54,7 +67,7 @@ def inherit(
     passed: list[socket.socket] = []
     try:
         passed.extend(_adopt(number) for number in range(first, first + count))
-        return _build(passed, expected, lane=lane)
+        return _build(passed, expected, lane=lane, credentials=credentials)
     except OSError as error:
         _close(passed)
         message = f"cannot use the sockets that were passed: {error.strerror or error}"
@@ -64,8 +77,10 @@ def inherit(
         raise
 
 
-def _build(passed: list[socket.socket], expected: str | None, *, lane: bool) -> Listener:
+def _build(passed: list[socket.socket], expected: str | None, *, lane: bool, credentials: bool) -> Listener:
     door, lanes = _sort(passed, lane=lane)
+    if credentials:
+        ask_credentials(door)
     path = _read_path(door)
     if expected is not None and os.path.abspath(expected) != path:  # noqa: PTH100 - pathlib costs import time
         raise ConfigurationError(

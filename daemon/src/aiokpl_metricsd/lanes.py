@@ -17,6 +17,7 @@ from aiokpl_metricsd.decoder import Decoder
 from aiokpl_metricsd.ledger import LaneEnd, LaneRefusal, Ledger
 from aiokpl_metricsd.receiver import Receiver
 from aiokpl_metricsd.receiving.acceptor import Acceptor, LaneLimits, build_limits
+from aiokpl_metricsd.receiving.admission import Admission, read_peer
 from aiokpl_metricsd.receiving.lane import Lane
 
 # After which the kernel, short of memory or descriptors, is asked again.
@@ -36,6 +37,7 @@ class Lanes:
         interval_s: the length of the windows, for the producers.
         daemon_id: not 0.
         limits: how many there may be; None asks the system.
+        admission: says who may have one; None lets everybody.
     """
 
     def __init__(  # noqa: PLR0913 - wired in one place
@@ -50,6 +52,7 @@ class Lanes:
         interval_s: float,
         daemon_id: int,
         limits: LaneLimits | None = None,
+        admission: Admission | None = None,
     ) -> None:
         """Have the receiver accept lanes."""
         self._receiver = receiver
@@ -60,6 +63,7 @@ class Lanes:
         self._interval_s = interval_s
         self._daemon_id = daemon_id
         self._limits = build_limits() if limits is None else limits
+        self._admission = admission
         self._buffer = bytearray(MAX_DATAGRAM_BYTES)
         self._lanes: set[Lane] = set()
         self._by_user: dict[int, int] = {}
@@ -159,6 +163,8 @@ class Lanes:
 
     def _admit(self, connection: socket.socket) -> LaneRefusal | None:
         """Make a connection a lane, or answer why it is none."""
+        if self._admission is not None and not self._admission.admits(read_peer(connection)):
+            return LaneRefusal.NOT_ALLOWED
         if len(self._lanes) >= self._limits.lanes:
             return LaneRefusal.LANES
         lane = Lane(connection, self._buffer, self)

@@ -23,6 +23,7 @@ class LaneRefusal(StrEnum):
     LANES = "too_many_lanes"
     USER = "too_many_of_user"
     DESCRIPTORS = "no_descriptor"
+    NOT_ALLOWED = "not_allowed"
 
 
 class LaneEnd(StrEnum):

@@ -115,14 +115,23 @@ def listen_beside(path: str, name: str) -> Listener:
     return _listen_at(beside, 0o600, None, socket.SOCK_STREAM)
 
 
-def listen(candidates: Sequence[str], *, mode: int, group: str | None, lane: bool = False) -> Listener:
+def listen(
+    candidates: Sequence[str],
+    *,
+    mode: int,
+    group: str | None,
+    lane: bool = False,
+    credentials: bool = False,
+) -> Listener:
     """Bind the first path of `candidates` that can be made.
 
     Args:
         candidates: paths, best first.
         mode: the socket's permission bits.
-        group: the socket's group, by name or number; None keeps the process's.
+        group: the socket's group, by name or number; None takes the directory's, where this user may give
+            the socket to it.
         lane: whether lanes are offered, too, with the same mode and group.
+        credentials: whether each datagram tells who sent it.
 
     Raises:
         SocketInUseError: another process listens there.
@@ -133,7 +142,7 @@ def listen(candidates: Sequence[str], *, mode: int, group: str | None, lane: boo
         problem = _find_problem(path + LANE_SUFFIX if lane else path)
         if problem is None:
             try:
-                return _listen_at(path, mode, group, lane=lane)
+                return _listen_at(path, mode, group, lane=lane, credentials=credentials)
             except OSError as error:
                 problem = error.strerror or str(error)
         problems.append(f"{path}: {problem}")
@@ -174,7 +183,13 @@ def _find_problem(path: str) -> str | None:
 
 
 def _listen_at(
-    path: str, mode: int, group: str | None, kind: int = socket.SOCK_DGRAM, *, lane: bool = False
+    path: str,
+    mode: int,
+    group: str | None,
+    kind: int = socket.SOCK_DGRAM,
+    *,
+    lane: bool = False,
+    credentials: bool = False,
 ) -> Listener:
     _make_directory(path)
     lock = take_lock(path)
@@ -187,7 +202,7 @@ def _listen_at(
             lanes = _bind(path + LANE_SUFFIX, mode, group, socket.SOCK_SEQPACKET)
             undo.callback(os.unlink, path + LANE_SUFFIX)
             undo.callback(lanes.close)
-        connection = _bind(path, mode, group, kind)
+        connection = _bind(path, mode, group, kind, credentials=credentials)
         undo.callback(connection.close)
         listener = Listener(path, connection, lock, lanes)
         undo.pop_all()
@@ -258,17 +273,19 @@ def _check_free(path: str) -> None:
         raise SocketInUseError(message)
 
 
-def _bind(path: str, mode: int, group: str | None, kind: int) -> socket.socket:
+def _bind(path: str, mode: int, group: str | None, kind: int, *, credentials: bool = False) -> socket.socket:
     temporary = path + _NEW_SUFFIX
     with suppress(FileNotFoundError):
         os.unlink(temporary)
     connection = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     refuse_descriptors(connection)
+    if credentials:
+        ask_credentials(connection)
     try:
+        # Nobody connects before it has its group and mode: who has connected stays.
+        os.fchmod(connection.fileno(), 0)
         connection.bind(temporary)
-        if group is not None:
-            _give_to(temporary, group)
-        os.chmod(temporary, mode)
+        _open_to(temporary, mode, group)
         if kind != socket.SOCK_DGRAM:
             connection.listen(STREAM_BACKLOG if kind == socket.SOCK_STREAM else LANE_BACKLOG)
         os.rename(temporary, path)
@@ -286,9 +303,38 @@ def refuse_descriptors(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
 
 
-def _give_to(path: str, group: str) -> None:
+def ask_credentials(connection: socket.socket) -> None:
+    """Have the kernel tell who sent each datagram. What was sent before has no sender's credentials."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+
+
+def _open_to(path: str, mode: int, group: str | None) -> None:
+    """Give a socket its group and mode; neither goes to what another user puts in its place meanwhile."""
+    place = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        os.chown(path, -1, _group_number(group))
+        status = os.fstat(place)
+        if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.geteuid():
+            raise OSError(errno.EEXIST, "another user puts files of this name here")
+        opened = f"/proc/self/fd/{place}"
+        if group is not None:
+            _give_to(opened, group, path)
+        else:
+            _give_to_directorys(opened, path)
+        os.chmod(opened, mode)
+    finally:
+        os.close(place)
+
+
+def _give_to_directorys(opened: str, path: str) -> None:
+    """Give a socket to the group of its directory, where this user may; else it stays with the process's."""
+    gid = os.stat(os.path.dirname(os.path.abspath(path))).st_gid
+    with suppress(PermissionError):
+        os.chown(opened, -1, gid)
+
+
+def _give_to(opened: str, group: str, path: str) -> None:
+    try:
+        os.chown(opened, -1, _group_number(group))
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no group has this number"
         message = (
@@ -313,6 +359,7 @@ __all__ = [
     "LANE_SUFFIX",
     "STREAM_BACKLOG",
     "Listener",
+    "ask_credentials",
     "check_place",
     "listen",
     "listen_beside",

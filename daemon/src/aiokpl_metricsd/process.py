@@ -52,8 +52,9 @@ def serve(config: str | None = None, log_format: str = "text", log_level: str = 
         candidates = socket_candidates() if ingest.socket is None else (ingest.socket,)
         # Where nothing outlives the daemon, an acknowledgement would mean nothing.
         lane = configuration.state_dir is not None
-        listener = inherit(os.environ, ingest.socket, lane=lane) or listen(
-            candidates, mode=ingest.mode_bits, group=ingest.group, lane=lane
+        credentials = ingest.lists_senders
+        listener = inherit(os.environ, ingest.socket, lane=lane, credentials=credentials) or listen(
+            candidates, mode=ingest.mode_bits, group=ingest.group, lane=lane, credentials=credentials
         )
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")

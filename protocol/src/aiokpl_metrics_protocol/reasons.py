@@ -14,6 +14,8 @@ class Reason(str, Enum):
     TEXT = "text"
     TOO_LARGE = "too_large"
     UNEXPECTED_FRAME = "unexpected_frame"
+    # Of a user who may not send; nobody looks into it.
+    NOT_ALLOWED = "not_allowed"
 
     # In a frame that decodes, an event, a column or a folded set that breaks a limit costs only itself.
     VALUE_NOT_FINITE = "value_not_finite"

@@ -9,7 +9,6 @@ import errno
 import fcntl
 import select
 import socket
-import struct
 import termios
 from contextlib import suppress
 from typing import Protocol
@@ -18,12 +17,10 @@ from aiokpl_metrics_protocol import MAX_DATAGRAM_BYTES
 from aiokpl_metricsd.decoder import Passage
 from aiokpl_metricsd.ledger import LaneEnd
 from aiokpl_metricsd.receiver import BROKEN, EMPTY, END, Queued
+from aiokpl_metricsd.receiving.admission import CREDENTIALS
 
 # With MSG_TRUNC the kernel returns the message's real length, which may exceed the buffer's.
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_TRUNC
-
-# struct ucred of unix(7), read 2026-11: pid, uid, gid.
-_CREDENTIALS = struct.Struct("=iII")
 
 # Reads until the end may fail so often in a row: one that goes on failing never gets there.
 _MAX_ERRORS = 3
@@ -153,10 +150,10 @@ class Lane:
 def read_uid(connection: socket.socket) -> int:
     """Return the user who connected, across namespaces; -1 where the kernel does not say."""
     try:
-        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
     except OSError:
         return -1
-    uid: int = _CREDENTIALS.unpack(raw)[1]
+    uid: int = CREDENTIALS.unpack(raw)[1]
     return uid
 
 
