@@ -120,7 +120,7 @@ def _import_builder() -> "WindowBuilder":
 
 async def _export(delivery: "Delivery", window: "list[MetricSnapshot]") -> str:
     """Give a window to every sink, wait until none has it any more, and say what was not delivered."""
-    delivery.offer_nowait(window)
+    await delivery.hand_over([(window, 0.0)])
     while any(delivery.queue_windows.values()):  # noqa: ASYNC110 - the delivery tells nobody
         await asyncio.sleep(_POLL_S)
     for name, ledger in delivery.ledgers.items():

@@ -82,6 +82,13 @@ async def running(clock: FakeClock, *sinks: SinkSettings) -> AsyncGenerator[Deli
         assert (ledger.waiting, ledger.merging) == (0, 0)
 
 
+def offer(
+    delivery: Delivery, window: Sequence[MetricSnapshot], *, window_end: float = 0.0
+) -> asyncio.Future[bool]:
+    """Hand one window over, which says its end itself where it has snapshots; it need not be waited for."""
+    return delivery.hand_over([(window, window_end)])
+
+
 def fields_of(caplog: pytest.LogCaptureFixture, message: str) -> list[dict[str, Any]]:
     """Return the fields of all lines with this message."""
     return [record.__dict__["fields"] for record in caplog.records if record.getMessage() == message]

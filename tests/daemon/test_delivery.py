@@ -20,6 +20,7 @@ from tests.daemon.fakes import (
     build_window,
     fields_of,
     hang,
+    offer,
     running,
     serve,
     settle,
@@ -33,7 +34,7 @@ async def test_a_window_reaches_every_sink_and_is_shared_by_them() -> None:
     clock, first, second = FakeClock(), ScriptedSink(), ScriptedSink()
     window = build_window(3)
     async with running(clock, serve(first, "first"), serve(second, "second")) as delivery:
-        delivery.offer_nowait(window)
+        offer(delivery, window)
         await settle()
         assert first.taken == second.taken == [window]
         ledger = delivery.ledgers["first"]
@@ -46,7 +47,7 @@ async def test_a_window_reaches_every_sink_and_is_shared_by_them() -> None:
 async def test_an_empty_window_is_no_export() -> None:
     clock, sink = FakeClock(), ScriptedSink()
     async with running(clock, serve(sink)) as delivery:
-        delivery.offer_nowait(())
+        offer(delivery, ())
         await clock.advance(60.0)
     assert sink.calls == []
 
@@ -67,7 +68,7 @@ async def test_one_dead_sink_never_holds_up_another(failure: Answer) -> None:
     clock, dead, well = FakeClock(), ScriptedSink(then=failure), ScriptedSink()
     async with running(clock, serve(dead, "dead"), serve(well, "well")) as delivery:
         for number in range(10):
-            delivery.offer_nowait(build_window(5, start=60.0 * number))
+            offer(delivery, build_window(5, start=60.0 * number))
             await settle()
             assert len(well.taken) == number + 1
             await clock.advance(60.0)
@@ -83,7 +84,7 @@ async def test_one_dead_sink_never_holds_up_another(failure: Answer) -> None:
 async def test_a_failed_export_is_tried_again_until_it_succeeds_with_growing_pauses() -> None:
     clock, sink = FakeClock(), ScriptedSink([RetryableExportError()] * 8)
     async with running(clock, serve(sink)) as delivery:
-        delivery.offer_nowait(build_window(3))
+        offer(delivery, build_window(3))
         await clock.advance(300.0)
         assert sink.taken == [build_window(3)]
         assert len(sink.calls) == 9
@@ -96,10 +97,10 @@ async def test_a_failed_export_is_tried_again_until_it_succeeds_with_growing_pau
 async def test_the_first_success_ends_the_backoff() -> None:
     clock, sink = FakeClock(), ScriptedSink([RetryableExportError()] * 8)
     async with running(clock, serve(sink)) as delivery:
-        delivery.offer_nowait(build_window(3))
+        offer(delivery, build_window(3))
         await clock.advance(300.0)
         sink.script.append(RetryableExportError())
-        delivery.offer_nowait(build_window(3, start=300.0))
+        offer(delivery, build_window(3, start=300.0))
         await clock.advance(2.0)
         assert len(sink.taken) == 2
 
@@ -113,7 +114,7 @@ async def test_one_window_that_never_succeeds_does_not_hold_up_the_others_of_an_
     clock, sink = FakeClock(), ScriptedSink([RetryableExportError()] * 12, then=refuse_the_first)
     async with running(clock, serve(sink)) as delivery:
         for number in range(5):
-            delivery.offer_nowait(build_window(1, start=60.0 * number))
+            offer(delivery, build_window(1, start=60.0 * number))
         await clock.advance(900.0)
         assert sorted(batch[0].window_start for batch in sink.taken) == [60.0, 120.0, 180.0, 240.0]
 
@@ -122,7 +123,7 @@ async def test_one_window_that_never_succeeds_does_not_hold_up_the_others_of_an_
 async def test_what_the_backend_asks_to_wait_is_waited() -> None:
     clock, sink = FakeClock(), ScriptedSink([RetryableExportError(retry_after_s=90.0)])
     async with running(clock, serve(sink)) as delivery:
-        delivery.offer_nowait(build_window(3))
+        offer(delivery, build_window(3))
         await clock.advance(89.9)
         assert len(sink.calls) == 1
         await clock.advance(1.2)
@@ -133,7 +134,7 @@ async def test_what_the_backend_asks_to_wait_is_waited() -> None:
 async def test_an_export_without_an_answer_ends_at_its_limit_and_is_ambiguous_where_repeats_add() -> None:
     clock, sink = FakeClock(), ScriptedSink([hang])
     async with running(clock, serve(sink, timeout_s=7.0)) as delivery:
-        delivery.offer_nowait(build_window(3))
+        offer(delivery, build_window(3))
         await clock.advance(6.9)
         assert len(sink.calls) == 1
         await clock.advance(1.2)
@@ -148,7 +149,7 @@ async def test_of_a_partial_answer_the_remaining_goes_at_once_and_the_rejected_i
     window = build_window(10)
     sink = ScriptedSink([PartialExportError(remaining=window[6:], rejected=window[:1])])
     async with running(clock, serve(sink)) as delivery:
-        delivery.offer_nowait(window)
+        offer(delivery, window)
         await settle()
         assert sorted(sink.names) == sorted(snapshot.name for snapshot in window[1:])
         assert (delivery.ledgers["sink"].delivered, delivery.ledgers["sink"].quarantined) == (9, 1)
@@ -165,7 +166,7 @@ async def test_one_poison_among_a_thousand_is_isolated_named_and_the_rest_delive
         *build_window(299, prefix="n"),
     )
     async with running(clock, serve(sink)) as delivery:
-        delivery.offer_nowait(window)
+        offer(delivery, window)
         await settle()
         assert sorted(sink.names) == sorted(snapshot.name for snapshot in window if snapshot.name != "Bad")
         assert sink.refused <= 2 * ceil(log2(1_000))
@@ -179,7 +180,7 @@ async def test_one_poison_among_a_thousand_is_isolated_named_and_the_rest_delive
 async def test_bad_credentials_cost_a_few_requests_an_attempt_and_no_data() -> None:
     clock, sink = FakeClock(), ScriptedSink(then=PermanentExportError("403"))
     async with running(clock, serve(sink)) as delivery:
-        delivery.offer_nowait(build_window(1_000))
+        offer(delivery, build_window(1_000))
         await settle()
         assert len(sink.calls) <= 4 * 11
         assert delivery.ledgers["sink"].quarantined == 0
@@ -192,10 +193,10 @@ async def test_bad_credentials_cost_a_few_requests_an_attempt_and_no_data() -> N
 async def test_a_window_that_is_all_poison_is_quarantined_when_others_are_accepted() -> None:
     clock, sink = FakeClock(), ScriptedSink(poison=["Bad"])
     async with running(clock, serve(sink)) as delivery:
-        delivery.offer_nowait([build_snapshot("Bad")])
+        offer(delivery, [build_snapshot("Bad")])
         await clock.advance(60.0)
         assert delivery.ledgers["sink"].quarantined == 0
-        delivery.offer_nowait(build_window(5, start=60.0))
+        offer(delivery, build_window(5, start=60.0))
         await clock.advance(180.0)
         assert (delivery.ledgers["sink"].quarantined, delivery.ledgers["sink"].delivered) == (1, 5)
 
@@ -207,7 +208,7 @@ async def test_past_the_bound_the_oldest_window_is_dropped_and_counted(
     clock, sink = FakeClock(), ScriptedSink(then=RetryableExportError(), ordered=True)
     async with running(clock, serve(sink, max_windows=3)) as delivery:
         for number in range(8):
-            delivery.offer_nowait(build_window(2, start=60.0 * number))
+            offer(delivery, build_window(2, start=60.0 * number))
             await clock.advance(60.0)
         assert delivery.ledgers["sink"].dropped_by_reason == {"queue_full": 10}
         sink.then = None
@@ -223,7 +224,7 @@ async def test_an_ordered_sink_gets_every_window_in_order_after_an_outage() -> N
     clock, sink = FakeClock(), ScriptedSink(then=RetryableExportError(), ordered=True)
     async with running(clock, serve(sink)) as delivery:
         for number in range(20):
-            delivery.offer_nowait(build_window(2, start=60.0 * number))
+            offer(delivery, build_window(2, start=60.0 * number))
             await clock.advance(60.0)
         sink.then = None
         await clock.advance(60.0)
@@ -235,12 +236,12 @@ async def test_any_other_sink_gets_the_newest_first_after_an_outage_and_the_back
     clock, sink = FakeClock(), ScriptedSink(then=RetryableExportError())
     async with running(clock, serve(sink, catch_up_s=10.0)) as delivery:
         for number in range(10):
-            delivery.offer_nowait(build_window(2, start=60.0 * number))
+            offer(delivery, build_window(2, start=60.0 * number))
             await clock.advance(60.0)
         await clock.advance(60.0)
         sink.then = None
         sink.taken.clear()
-        delivery.offer_nowait(build_window(2, start=600.0))
+        offer(delivery, build_window(2, start=600.0))
         await clock.advance(60.0)
         assert len(sink.taken) <= 8
         assert 600.0 in [batch[0].window_start for batch in sink.taken[:2]]
@@ -257,7 +258,7 @@ async def test_a_window_older_than_the_sink_allows_is_expired() -> None:
         ScriptedSink([RetryableExportError()] * 3 + [RetryableExportError(retry_after_s=900.0)]),
     )
     async with running(clock, serve(sink, max_age_s=600.0)) as delivery:
-        delivery.offer_nowait(build_window(2))
+        offer(delivery, build_window(2))
         await clock.advance(1_000.0)
         assert sink.taken == []
         assert delivery.ledgers["sink"].expired == 2
@@ -271,7 +272,8 @@ async def test_each_sink_sees_its_own_selection() -> None:
         clock, serve(plain, "plain"), serve(summary, "summary", selection=selection)
     ) as delivery:
         for start in (0.0, 60.0):
-            delivery.offer_nowait(
+            offer(
+                delivery,
                 [
                     build_snapshot("Put", dimensions=(("shard", "1"),), start=start),
                     build_snapshot("Put", dimensions=(("shard", "2"),), start=start),
@@ -293,8 +295,8 @@ async def test_each_sink_sees_its_own_selection() -> None:
 async def test_a_longer_window_is_completed_by_an_empty_one() -> None:
     clock, sink = FakeClock(), ScriptedSink()
     async with running(clock, serve(sink, selection=Selection(interval_s=120))) as delivery:
-        delivery.offer_nowait(build_window(3))
-        delivery.offer_nowait((), window_end=120.0)
+        offer(delivery, build_window(3))
+        offer(delivery, (), window_end=120.0)
         await settle()
         assert [len(batch) for batch in sink.taken] == [3]
 
@@ -304,7 +306,7 @@ async def test_a_sink_that_cannot_be_entered_is_tried_again_and_nothing_is_lost(
     clock, well = FakeClock(), ScriptedSink()
     odd = ScriptedSink(enter=[OSError("no route"), asyncio.CancelledError(), SystemExit(1)])
     async with running(clock, serve(odd, "odd"), serve(well, "well")) as delivery:
-        delivery.offer_nowait(build_window(3))
+        offer(delivery, build_window(3))
         await settle()
         assert (len(well.taken), odd.entered) == (1, 0)
         assert delivery.ledgers["odd"].waiting == 3
@@ -336,7 +338,7 @@ async def test_a_sink_is_entered_and_left_by_one_task_so_that_a_task_group_may_s
 
     clock, sink = FakeClock(), GroupSink()
     async with running(clock, serve(sink)) as delivery:
-        delivery.offer_nowait(build_window(2))
+        offer(delivery, build_window(2))
     assert (len(sink.taken), sink.left) == (1, 1)
 
 
@@ -347,7 +349,7 @@ async def test_the_same_failure_is_said_once_a_minute_with_its_count(
     caplog.set_level(logging.INFO, LOGGER)
     clock, sink = FakeClock(), ScriptedSink(then=RetryableExportError("503\nrequest 17", retry_after_s=9.0))
     async with running(clock, serve(sink)) as delivery:
-        delivery.offer_nowait(build_window(2))
+        offer(delivery, build_window(2))
         await clock.advance(50.0)
         said = fields_of(caplog, "export failed")
         assert said == [{"sink": "sink", "error": "RetryableExportError: 503 request 17", "snapshots": 2}]
@@ -368,15 +370,15 @@ async def test_a_fault_in_one_selection_costs_only_that_sink_and_what_it_held(
     selection = Selection(include=["*"], interval_s=120)
     async with running(clock, serve(sink, selection=selection), serve(well, "well")) as delivery:
         ledger = delivery.ledgers["sink"]
-        delivery.offer_nowait(build_window(2))
+        offer(delivery, build_window(2))
         await settle()
         with monkeypatch.context() as patch:
             patch.setattr(selection, "admits", fail)
-            delivery.offer_nowait(build_window(2, start=60.0))
+            offer(delivery, build_window(2, start=60.0))
             await settle()
         assert (len(well.taken), ledger.dropped_by_reason, ledger.merging) == (2, {"fault": 4}, 0)
-        delivery.offer_nowait(build_window(2, start=120.0))
-        delivery.offer_nowait(build_window(2, start=180.0))
+        offer(delivery, build_window(2, start=120.0))
+        offer(delivery, build_window(2, start=180.0))
         await settle()
         assert (ledger.delivered, ledger.merged, ledger.merging) == (2, 2, 0)
     assert [len(batch) for batch in sink.taken] == [2]
@@ -407,7 +409,7 @@ async def test_a_sink_is_given_no_more_than_it_takes_at_once() -> None:
     clock, sink = FakeClock(), ScriptedSink([RetryableExportError(), None, RetryableExportError()])
     sink.max_batch = 4  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     async with running(clock, serve(sink)) as delivery:
-        delivery.offer_nowait(build_window(10))
+        offer(delivery, build_window(10))
         await clock.advance(10.0)
         assert [len(batch) for batch in sink.taken] == [4, 4, 2]
         assert sorted(sink.names) == sorted(snapshot.name for snapshot in build_window(10))

@@ -10,7 +10,17 @@ from aiokpl_metricsd.errors import ConfigurationError, PartialExportError, Retry
 from aiokpl_metricsd.sinks.contract import RepeatRule
 from aiokpl_metricsd.sinks.loading import SinkOptions
 from tests.daemon.delivering.stored import living, until
-from tests.daemon.fakes import Answer, FakeClock, ScriptedSink, build_window, hang, running, serve, settle
+from tests.daemon.fakes import (
+    Answer,
+    FakeClock,
+    ScriptedSink,
+    build_window,
+    hang,
+    offer,
+    running,
+    serve,
+    settle,
+)
 
 
 class CuttingSink(ScriptedSink):
@@ -24,7 +34,7 @@ class CuttingSink(ScriptedSink):
 async def test_what_may_have_been_taken_is_uncertain_and_not_sent_again(failure: Answer) -> None:
     clock, sink = FakeClock(), CuttingSink([failure])
     async with running(clock, serve(sink, at_most_once=True, timeout_s=5.0)) as delivery:
-        delivery.offer_nowait(build_window(5))
+        offer(delivery, build_window(5))
         await clock.advance(60.0)
         ledger = delivery.ledgers["sink"]
         assert (ledger.uncertain, ledger.delivered, ledger.ambiguous) == (2, 3, 0)
@@ -35,7 +45,7 @@ async def test_what_may_have_been_taken_is_uncertain_and_not_sent_again(failure:
 async def test_what_was_surely_not_taken_is_sent_again() -> None:
     clock, sink = FakeClock(), CuttingSink([RetryableExportError("busy"), RetryableExportError("busy")])
     async with running(clock, serve(sink, at_most_once=True)) as delivery:
-        delivery.offer_nowait(build_window(4))
+        offer(delivery, build_window(4))
         await clock.advance(60.0)
         assert (delivery.ledgers["sink"].delivered, delivery.ledgers["sink"].uncertain) == (4, 0)
 
@@ -47,7 +57,7 @@ async def test_of_a_partial_answer_only_what_is_uncertain_is_given_up(size: int)
     answer = PartialExportError(remaining=window[4 - size :], uncertain=window[2:])
     sink = ScriptedSink([answer])
     async with running(clock, serve(sink, at_most_once=True)) as delivery:
-        delivery.offer_nowait(window)
+        offer(delivery, window)
         await clock.advance(60.0)
         ledger = delivery.ledgers["sink"]
         assert (ledger.delivered, ledger.uncertain) == (2, 2)
@@ -59,7 +69,7 @@ async def test_an_answer_of_which_everything_is_uncertain_ends_the_batch() -> No
     clock, window = FakeClock(), build_window(2)
     sink = ScriptedSink([PartialExportError(remaining=window, uncertain=window)])
     async with running(clock, serve(sink, at_most_once=True)) as delivery:
-        delivery.offer_nowait(window)
+        offer(delivery, window)
         await clock.advance(60.0)
         assert delivery.ledgers["sink"].uncertain == 2
     assert len(sink.calls) == 1
@@ -74,7 +84,7 @@ async def test_otherwise_it_is_sent_again_and_counted_as_ambiguous() -> None:
     ]
     sink = ScriptedSink(answers)
     async with running(clock, serve(sink)) as delivery:
-        delivery.offer_nowait(window)
+        offer(delivery, window)
         await clock.advance(60.0)
         ledger = delivery.ledgers["sink"]
         assert (ledger.delivered, ledger.ambiguous, ledger.uncertain) == (4, 5, 0)
@@ -84,7 +94,7 @@ async def test_otherwise_it_is_sent_again_and_counted_as_ambiguous() -> None:
 async def test_what_was_on_its_way_at_the_end_is_uncertain() -> None:
     clock, sink = FakeClock(), CuttingSink([None], then=hang)
     async with running(clock, serve(sink, at_most_once=True)) as delivery:
-        delivery.offer_nowait(build_window(6))
+        offer(delivery, build_window(6))
         await settle()
         await clock.run(delivery.close(5.0))
         ledger = delivery.ledgers["sink"]

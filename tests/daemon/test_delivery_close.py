@@ -14,6 +14,7 @@ from tests.daemon.fakes import (
     build_window,
     fields_of,
     hang,
+    offer,
     running,
     serve,
     settle,
@@ -24,7 +25,7 @@ from tests.daemon.fakes import (
 async def test_an_incomplete_longer_window_is_delivered_at_the_close() -> None:
     clock, sink = FakeClock(), ScriptedSink()
     async with running(clock, serve(sink, selection=Selection(interval_s=600))) as delivery:
-        delivery.offer_nowait(build_window(3))
+        offer(delivery, build_window(3))
         await settle()
         assert sink.calls == []
     assert [len(batch) for batch in sink.taken] == [3]
@@ -64,7 +65,7 @@ async def test_the_close_ends_by_its_deadline_whatever_hangs(
     delivery = build(clock, serve(sink, "hanging"), serve(well, "well"))
     await delivery.start()
     for number in range(3):
-        delivery.offer_nowait(build_window(4, start=60.0 * number))
+        offer(delivery, build_window(4, start=60.0 * number))
     await settle()
     assert await clock.run(delivery.close(5.0)) <= 5.0
     lost = places != ("exit",)
@@ -84,7 +85,7 @@ async def test_the_close_tries_a_sink_in_backoff_once_more_at_once() -> None:
     clock, sink = FakeClock(), ScriptedSink([RetryableExportError(retry_after_s=1_000.0)])
     async with running(clock, serve(sink)) as delivery:
         for number in range(3):
-            delivery.offer_nowait(build_window(2, start=60.0 * number))
+            offer(delivery, build_window(2, start=60.0 * number))
         await settle()
         assert await clock.run(delivery.close(5.0)) == 0.0
     assert delivery.ledgers["sink"].delivered == 6
@@ -94,7 +95,7 @@ async def test_the_close_tries_a_sink_in_backoff_once_more_at_once() -> None:
 async def test_the_close_ends_early_when_the_next_attempt_would_come_too_late() -> None:
     clock, sink = FakeClock(), ScriptedSink(then=RetryableExportError(retry_after_s=60.0))
     async with running(clock, serve(sink)) as delivery:
-        delivery.offer_nowait(build_window(2))
+        offer(delivery, build_window(2))
         await settle()
         assert await clock.run(delivery.close(5.0)) == 0.0
     assert (len(sink.calls), delivery.ledgers["sink"].dropped, sink.left) == (2, 2, 1)
@@ -105,7 +106,7 @@ async def test_a_delivery_that_was_never_started_drops_what_it_was_offered() -> 
     clock, sink = FakeClock(), ScriptedSink()
     async with running(clock, serve(sink)):
         delivery = build(clock, serve(sink))
-        delivery.offer_nowait(build_window(2))
+        offer(delivery, build_window(2))
         await delivery.close(5.0)
         assert (delivery.ledgers["sink"].dropped, delivery.ledgers["sink"].balance()) == (2, 0)
 
@@ -116,7 +117,7 @@ async def test_a_window_after_the_close_is_dropped_and_counted() -> None:
     async with running(clock, serve(sink)) as delivery:
         await clock.run(delivery.close(5.0))
         await delivery.close(5.0)
-        delivery.offer_nowait(build_window(2))
+        offer(delivery, build_window(2))
     assert delivery.ledgers["sink"].dropped_by_reason == {"shutdown": 2}
 
 
@@ -125,7 +126,7 @@ async def test_a_cancelled_close_still_counts_what_it_leaves() -> None:
     clock, sink = FakeClock(), ScriptedSink(then=hang)
     delivery = build(clock, serve(sink))
     await delivery.start()
-    delivery.offer_nowait(build_window(2))
+    offer(delivery, build_window(2))
     closing = asyncio.create_task(delivery.close(5.0))
     await settle()
     closing.cancel()
@@ -139,7 +140,7 @@ async def test_a_cancelled_close_still_counts_what_it_leaves() -> None:
 async def test_the_close_begins_the_backoff_anew() -> None:
     clock, sink = FakeClock(), ScriptedSink([RetryableExportError()] * 12)
     async with running(clock, serve(sink)) as delivery:
-        delivery.offer_nowait(build_window(2))
+        offer(delivery, build_window(2))
         while len(sink.script) > 2:
             await clock.advance(1.0)
         assert await clock.run(delivery.close(10.0)) < 9.0
@@ -150,7 +151,7 @@ async def test_the_close_begins_the_backoff_anew() -> None:
 async def test_the_close_begins_the_backoff_anew_for_an_attempt_under_way_too() -> None:
     clock, sink = FakeClock(), ScriptedSink([*[RetryableExportError()] * 12, hang])
     async with running(clock, serve(sink, timeout_s=3.0)) as delivery:
-        delivery.offer_nowait(build_window(2))
+        offer(delivery, build_window(2))
         while sink.script:
             await clock.advance(1.0)
         assert await clock.run(delivery.close(10.0)) < 5.0
@@ -195,6 +196,6 @@ async def test_a_sink_has_what_time_there_is_to_close(duration_s: float, then: A
     clock = FakeClock()
     sink = SlowlyLeftSink(clock, duration_s, then)
     async with running(clock, serve(sink)) as delivery:
-        delivery.offer_nowait(build_window(2))
+        offer(delivery, build_window(2))
         await settle()
     assert sink.left == 1

@@ -8,14 +8,7 @@ from hypothesis import strategies as st
 from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.errors import PartialExportError, PermanentExportError, RetryableExportError
 from aiokpl_metricsd.snapshot import MetricSnapshot
-from tests.daemon.fakes import (
-    Answer,
-    FakeClock,
-    ScriptedSink,
-    build,
-    build_snapshot,
-    serve,
-)
+from tests.daemon.fakes import Answer, FakeClock, ScriptedSink, build, build_snapshot, offer, serve
 
 OUTCOMES = st.sampled_from(
     ["ok", "retry", "after", "other", "hang", "permanent", "partial", "stuck", "cancel"]
@@ -67,7 +60,7 @@ def test_the_ledger_balances_after_every_step_of_any_script(
                 build_snapshot(f"m{n // 2}", dimensions=(("k", f"{n}"),), start=60.0 * number)
                 for n in range(size)
             ]
-            delivery.offer_nowait(window)
+            offer(delivery, window)
             assert ledger.balance() == 0
             await clock.advance(duration_s)
             assert ledger.balance() == 0

@@ -169,7 +169,7 @@ async def test_an_orderly_end_delivers_what_is_held_and_keeps_what_is_not_delive
     sink, dead = ScriptedSink(), ScriptedSink(then=RetryableExportError())
     selection = Selection(interval_s=600)
     settings = [serve(sink, selection=selection), serve(dead, "dead")]
-    async with living(tmp_path / "a", *settings) as life:
+    async with living(tmp_path / "a", *settings, close_s=0.5) as life:
         await life.hand_over(build_window(2))
     assert [len(batch) for batch in sink.taken] == [2]
     assert fields_of(caplog, "not delivered yet, kept") == [{"sink": "dead", "snapshots": 2, "windows": 1}]
@@ -342,7 +342,7 @@ async def test_what_waited_in_memory_when_the_process_died_is_counted_as_lost(
             Broken(patch, life, "commit")
             await life.hand_over(build_window(5, start=60.0))
         await until(lambda: len(sink.calls) == 2)
-        await life.delivery._store_accounts(life.delivery._routes.values())
+        await life.delivery._store_accounts()
         left = await life.die()
     async with living(left, serve(ScriptedSink())) as life:
         ledger = life.delivery.ledgers["sink"]
@@ -381,7 +381,7 @@ async def test_what_was_taken_and_could_not_be_marked_before_the_death_goes_agai
         Broken(monkeypatch, life, "settle")
         await life.hand_over(build_window(3))
         await until(lambda: life.delivery.ledgers["sink"].delivered)
-        await life.delivery._store_accounts(life.delivery._routes.values())
+        await life.delivery._store_accounts()
         left = await life.die()
     again = ScriptedSink()
     async with living(left, serve(again)) as life:
@@ -471,7 +471,7 @@ async def test_a_backend_that_is_down_for_a_thousand_windows_gets_all_of_them_an
 async def test_no_checkpoint_is_taken_while_what_could_not_be_stored_is_on_its_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aiokpl_metricsd.delivery._UNSTORED_S", 0.05)
+    monkeypatch.setattr("aiokpl_metricsd.delivering.intake._UNSTORED_S", 0.05)
     sink = ScriptedSink([hang])
     async with living(tmp_path / "a", serve(sink, timeout_s=3_600.0)) as life:
         broken = Broken(monkeypatch, life, "commit")
@@ -498,3 +498,16 @@ async def test_what_could_not_be_stored_and_waits_for_its_turn_is_stored_with_th
         assert await life.hand_over(build_window(3, start=60.0))
         await until(lambda: life.delivery.ledgers["sink"].delivered == 6)
         assert life.delivery.ledgers["sink"].balance() == 0
+
+
+@pytest.mark.asyncio
+async def test_the_last_success_and_the_last_error_outlive_the_daemon(tmp_path: Path) -> None:
+    sink = ScriptedSink([None, RetryableExportError("busy", retry_after_s=60.0)])
+    async with living(tmp_path / "a", serve(sink), wall=Wall(1_000.0)) as life:
+        await life.hand_over(build_window(2, start=900.0))
+        await until(lambda: sink.taken)
+        await life.hand_over(build_window(2, start=960.0))
+        await until(lambda: len(sink.calls) == 2)
+    async with living(tmp_path / "a", serve(ScriptedSink(then=hang)), wall=Wall(2_000.0)) as life:
+        ledger = life.delivery.ledgers["sink"]
+        assert (ledger.last_success, ledger.last_error) == (1_000.0, "RetryableExportError: busy")

@@ -1,5 +1,6 @@
 """Sinks come, go and are replaced while windows close; what waits for one is not lost by it."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,17 @@ from aiokpl_metricsd.delivering.removed import DEFAULT_MAX_AGE_S
 from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.errors import RetryableExportError
 from tests.daemon.delivering.stored import Wall, living, until
-from tests.daemon.fakes import FakeClock, ScriptedSink, build_window, fields_of, hang, running, serve, settle
+from tests.daemon.fakes import (
+    FakeClock,
+    ScriptedSink,
+    build_window,
+    fields_of,
+    hang,
+    offer,
+    running,
+    serve,
+    settle,
+)
 
 
 class CountingSink(ScriptedSink):
@@ -29,9 +40,9 @@ class CountingSink(ScriptedSink):
 async def test_a_sink_that_is_added_gets_the_next_window_and_is_left_when_removed() -> None:
     clock, first, second = FakeClock(), ScriptedSink(), ScriptedSink()
     async with running(clock, serve(first, "first")) as delivery:
-        delivery.offer_nowait(build_window(2))
+        await offer(delivery, build_window(2))
         await delivery.add(serve(second, "second"))
-        delivery.offer_nowait(build_window(3, start=60.0))
+        offer(delivery, build_window(3, start=60.0))
         await settle()
         await settle()
         assert sorted(len(batch) for batch in first.taken) == [2, 3]
@@ -40,7 +51,7 @@ async def test_a_sink_that_is_added_gets_the_next_window_and_is_left_when_remove
             await delivery.add(serve(second, "second"))
         await delivery.remove("second")
         assert second.left == 1
-        delivery.offer_nowait(build_window(4, start=120.0))
+        offer(delivery, build_window(4, start=120.0))
         await settle()
         assert len(second.taken) == 1
         assert list(delivery.ledgers) == list(delivery.queue_windows) == ["first"]
@@ -54,9 +65,9 @@ async def test_in_memory_what_waits_for_a_removed_sink_is_dropped_and_said(
 ) -> None:
     clock, dead = FakeClock(), ScriptedSink(then=RetryableExportError(retry_after_s=900.0))
     async with running(clock, serve(dead)) as delivery:
-        delivery.offer_nowait(build_window(2))
+        offer(delivery, build_window(2))
         await settle()
-        delivery.offer_nowait(build_window(2, start=60.0))
+        offer(delivery, build_window(2, start=60.0))
         ledger = delivery.ledgers["sink"]
         await clock.run(delivery.remove("sink"))
         assert (ledger.dropped_by_reason, ledger.balance()) == ({"removed": 4}, 0)
@@ -70,7 +81,7 @@ async def test_a_replaced_sink_gets_what_waited_for_the_old_one(is_hanging: bool
     old = ScriptedSink(then=hang if is_hanging else RetryableExportError(), ordered=True)
     async with running(clock, serve(old)) as delivery:
         for number in range(3):
-            delivery.offer_nowait(build_window(2, start=60.0 * number))
+            offer(delivery, build_window(2, start=60.0 * number))
         await settle()
         ledger = delivery.ledgers["sink"]
         assert await clock.run(delivery.replace(serve(well))) <= 10.0
@@ -82,13 +93,31 @@ async def test_a_replaced_sink_gets_what_waited_for_the_old_one(is_hanging: bool
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("change", ["remove", "replace"])
+async def test_a_change_that_the_end_cuts_off_leaves_its_sink_to_the_end(change: str) -> None:
+    clock, sink = FakeClock(), ScriptedSink(then=hang)
+    async with running(clock, serve(sink)) as delivery:
+        offer(delivery, build_window(2))
+        await settle()
+        work = delivery.remove("sink") if change == "remove" else delivery.replace(serve(ScriptedSink()))
+        changing = asyncio.ensure_future(work)
+        await settle()
+        # As the daemon does when it is told to stop.
+        changing.cancel()
+        assert await clock.run(delivery.close(4.0)) == 3.0
+        assert sink.left == 1
+        ledger = delivery.ledgers["sink"]
+        assert (ledger.dropped_by_reason, ledger.balance()) == ({"shutdown": 2}, 0)
+
+
+@pytest.mark.asyncio
 async def test_a_replaced_sink_goes_on_with_the_longer_window_and_with_what_the_old_one_remembered() -> None:
     clock, old, new = FakeClock(), CountingSink(), CountingSink()
     async with running(clock, serve(old, selection=Selection(interval_s=180))) as delivery:
-        delivery.offer_nowait(build_window(2))
+        offer(delivery, build_window(2))
         await settle()
         await delivery.replace(serve(new, selection=Selection(interval_s=120)))
-        delivery.offer_nowait(build_window(2, start=60.0))
+        offer(delivery, build_window(2, start=60.0))
         await settle()
         assert [[each.count for each in batch] for batch in new.taken] == [[2, 2]]
         assert delivery.ledgers["sink"].balance() == 0

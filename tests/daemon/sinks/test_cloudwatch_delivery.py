@@ -15,7 +15,7 @@ from aiokpl_metricsd.delivering.sink_ledger import SinkLedger
 from aiokpl_metricsd.delivery import Delivery, SinkSettings
 from aiokpl_metricsd.sinks.cloudwatch.sink import CloudWatchSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
-from tests.daemon.fakes import fields_of
+from tests.daemon.fakes import fields_of, offer
 from tests.support.cloudwatch_stub import (
     EXPIRED,
     FAILED,
@@ -51,7 +51,7 @@ async def deliver(stub: CloudWatchStub, *windows: Sequence[MetricSnapshot], **op
     delivery = Delivery([settings], random=Random(1).random, sleep=sleep)
     await delivery.start()
     for window in windows:
-        delivery.offer_nowait(window)
+        offer(delivery, window)
     await delivery.close(30.0)
     ledger = delivery.ledgers["cw"]
     assert ledger.balance() == 0

@@ -41,7 +41,7 @@ def deliver(intake: DatadogIntake, window: list[MetricSnapshot]) -> SinkLedger:
         sink = build_sink(intake, exact_statistics=True)
         delivery = Delivery([SinkSettings(name="datadog", sink=sink, selection=Selection())])
         await delivery.start()
-        delivery.offer_nowait(window)
+        delivery.hand_over([(window, window[0].window_end)])
         await delivery.close(30.0)
         return delivery.ledgers["datadog"]
 

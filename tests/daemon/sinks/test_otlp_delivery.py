@@ -70,7 +70,7 @@ async def deliver(
     delivery = Delivery([settings], sleep=no_pause, random=Random(3).random)
     await delivery.start()
     for window in windows:
-        delivery.offer_nowait(window)
+        delivery.hand_over([(window, window[0].window_end)])
     ledger = delivery.ledgers["otlp"]
 
     async def watch() -> None:

@@ -27,6 +27,7 @@ class RemovedSink:
 
     Attributes:
         ledger: the sink's account.
+        log: as given.
     """
 
     def __init__(self, found: RecoveredSink, log: DeliveryLog, now: float) -> None:
@@ -38,7 +39,7 @@ class RemovedSink:
             except msgspec.MsgspecError as error:
                 log.fail("reading the sink's ledger", error)
         self._found = found
-        self._log = log
+        self.log = log
         self._windows = {window.number: window for window in found.windows}
         self._removed_at = now if found.removed_at is None else found.removed_at
         self._max_age_s = DEFAULT_MAX_AGE_S if found.max_age_s is None else found.max_age_s
@@ -75,7 +76,7 @@ class RemovedSink:
         for window in old:
             del self._windows[window.number]
             self.ledger.expire(_size(window))
-            self._log.expire(_size(window), now - self._end_of(window))
+            self.log.expire(_size(window), now - self._end_of(window))
         if self._merging and now - self._removed_at > self._max_age_s:
             self.ledger.release(len(self._merging))
             self.ledger.expire(len(self._merging))
@@ -88,7 +89,7 @@ class RemovedSink:
         if window is None:
             return False
         self.ledger.drop(_size(window), DropReason.QUEUE_FULL)
-        self._log.drop(_size(window), 1, DropReason.QUEUE_FULL.value)
+        self.log.drop(_size(window), 1, DropReason.QUEUE_FULL.value)
         return True
 
     def _end_of(self, window: StoredWindow) -> float:

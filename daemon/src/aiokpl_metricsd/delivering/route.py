@@ -62,7 +62,6 @@ class Route:
         log: as given.
         marks: where what became of stored windows is noted.
         worker: delivers.
-        unselected_windows: those that were counted when they came, and wait for `prepare`.
         is_removed: the sink gets nothing any more.
         has_merged: what is held for a longer window is not the same as in the outbox.
     """
@@ -74,7 +73,6 @@ class Route:
         self.settings = settings
         self.ledger = SinkLedger()
         self.log = log
-        self.unselected_windows = 0
         self.is_removed = False
         self.has_merged = False
         self._around = around
@@ -91,13 +89,13 @@ class Route:
     @property
     def window_count(self) -> int:
         """Windows that are not wholly delivered."""
-        return self.unselected_windows + self.worker.window_count
+        return self.worker.window_count
 
     def recover(self, found: RecoveredSink) -> None:
         """Go on where another daemon, or another sink of this name, ended."""
         if found.account is not None:
             try:
-                self.ledger.add(decode_ledger(found.account.ledger))
+                self.ledger.go_on(decode_ledger(found.account.ledger))
             except msgspec.MsgspecError as error:
                 self.log.fail("reading the sink's ledger", error)
             self._load_state(found.account.state)
@@ -160,22 +158,11 @@ class Route:
             max_age_s=self.settings.max_age_s,
         )
 
-    def count(self, size: int) -> None:
-        """Count a window that has come and will be prepared."""
-        self.ledger.close_window(size)
-        self.unselected_windows += 1
-
-    async def prepare(self, windows: Sequence[Window], *, is_counted: bool) -> Prepared:
-        """Make of closed windows what the sink sees; in slices.
-
-        Args:
-            windows: oldest first.
-            is_counted: `count` was called for each of them.
-        """
+    async def prepare(self, windows: Sequence[Window]) -> Prepared:
+        """Make of closed windows what the sink sees, oldest first; in slices."""
         prepared = self._begin()
         for window, end in windows:
-            if not is_counted:
-                prepared.change.close_window(len(window))
+            prepared.change.close_window(len(window))
             await self._prepare(prepared, window, end)
         return prepared
 
@@ -187,10 +174,9 @@ class Route:
             prepared.release(await run_sliced(self._merger.flush()))
         return prepared
 
-    def apply(self, prepared: Prepared, counted_windows: int) -> None:
+    def apply(self, prepared: Prepared) -> None:
         """Let a closing count."""
         self.ledger.add(prepared.change)
-        self.unselected_windows -= counted_windows
 
     def cut(self, window: Sequence[MetricSnapshot], known: Batches) -> tuple[Batch, ...]:
         """Return a window in batches: the same ones for every sink that sees the same."""
@@ -203,8 +189,9 @@ class Route:
             known[id(window), size] = batches
         return batches
 
-    def forget(self, window: Sequence[MetricSnapshot], reason: DropReason) -> None:
-        """Drop a window that was counted, and not prepared yet."""
+    def refuse(self, window: Sequence[MetricSnapshot], reason: DropReason) -> None:
+        """Drop a window that comes too late."""
+        self.ledger.close_window(len(window))
         self.ledger.drop(len(window), reason)
         self.log.drop(len(window), 1, reason.value)
 

@@ -137,6 +137,12 @@ class SinkLedger(Struct):
         for reason, count in change.dropped_by_reason.items():
             self.dropped_by_reason[reason] = self.dropped_by_reason.get(reason, 0) + count
 
+    def go_on(self, earlier: "SinkLedger") -> None:
+        """Take over the account of the daemon, or of the sink, before this one."""
+        self.add(earlier)
+        self.last_error = self.last_error or earlier.last_error
+        self.last_success = max(self.last_success, earlier.last_success)
+
     def reconcile(self, waiting: int, merging: int) -> int:
         """Agree with what a restart found; return how many snapshots are lost.
 

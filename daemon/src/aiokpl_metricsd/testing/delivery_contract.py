@@ -79,8 +79,8 @@ class _Courier:
         settings = SinkSettings(name="sink", sink=sink, selection=Selection(), timeout_s=_TIMEOUT_S)
         delivery = Delivery([settings], log=log, random=self._random, sleep=self._sleep)
         await delivery.start()
-        for window in windows:
-            delivery.offer_nowait(window)
+        # A window with snapshots says its end itself.
+        delivery.hand_over([(window, 0.0) for window in windows])
         self.ledger = delivery.ledgers["sink"]
         try:
             await delivery.close(_CLOSE_S)
