@@ -3,6 +3,7 @@
 PYTHON ?= python3.11
 PYTEST_ARGS ?=
 CRASH_ARGS ?=
+POD_ARGS ?=
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test integration crash-test check docs bench format clean
+.PHONY: help run test integration crash-test pod-life check docs bench format clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +53,9 @@ integration: $(VENV)/.dev-installed ## Run the tests against real parts, install
 crash-test: $(VENV)/.dev-installed ## Kill the daemon 200 times a loop, and count every event; CRASH_ARGS="--kills 20"
 	$(BIN)/python -m tests.crash $(CRASH_ARGS)
 	$(BIN)/python -m tests.crash stall
+
+pod-life: $(VENV)/.dev-installed ## Let a pod live, of namespaces, and print what each event costs it; POD_ARGS="--times 3"
+	@$(BIN)/python -m tests.pod $(POD_ARGS)
 
 bench: $(VENV)/.dev-installed ## Measure, and print the figures
 	$(BIN)/python -m bench

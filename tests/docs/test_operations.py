@@ -1,0 +1,26 @@
+"""docs/operations.md has what happens to a pod as the scenarios do, and a number for each."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.pod.page import HEAD, NOTHING, read_rows
+from tests.pod.scenarios import SCENARIOS, Scenario
+
+PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.title)
+def test_every_scenario_has_a_row_that_says_what_is_lost(scenario: Scenario) -> None:
+    row = read_rows(PAGE.read_text(encoding="utf-8"))[scenario.title]
+    assert row.until == scenario.until
+    number, _, words = row.lost.partition(" ")
+    assert (words if scenario.loses else row.lost) == (scenario.loses or NOTHING)
+    assert not scenario.loses or int(number.replace(",", "")) >= 0
+
+
+def test_the_page_has_no_row_of_a_scenario_that_is_gone_and_one_command_for_all() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert HEAD in text
+    assert list(read_rows(text)) == [scenario.title for scenario in SCENARIOS]
+    assert "`make pod-life`" in text

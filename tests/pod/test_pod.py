@@ -1,0 +1,68 @@
+"""A pod of namespaces keeps its containers as apart, and as poor, as a container runtime does."""
+
+import sys
+
+import msgspec
+
+from tests.pod.pod import DAEMON_UID, GROUP, RESULTS, RUN, SERVICE_UID, open_pod
+from tests.support.child import ROOT
+
+LOOK = f"""
+import json, os, socket
+
+def can_write(path):
+    try:
+        with open(path, "w"):
+            return True
+    except OSError as error:
+        return error.strerror
+
+print(json.dumps({{
+    "pid": os.getpid(),
+    "processes": [name for name in os.listdir("/proc") if name.isdigit()],
+    "ids": [os.getuid(), os.getgid(), os.getgroups()],
+    "network": [name for _, name in socket.if_nameindex()],
+    "run": sorted(os.listdir("/run")),
+    "results": can_write("{RESULTS}/file"),
+    "volume": can_write("{RUN}/file"),
+    "root": can_write("{ROOT}/file"),
+    "group": os.stat("{RUN}").st_gid,
+    "no_new_privileges": [line.split()[1] for line in open("/proc/self/status") if "NoNewPrivs" in line],
+}}))
+"""
+
+
+def test_a_container_has_its_volumes_its_user_and_nothing_else() -> None:
+    with open_pod() as pod:
+        volumes = {RUN: pod.run, RESULTS: pod.results}
+        command = [sys.executable, "-c", LOOK]
+        told = []
+        for uid in (DAEMON_UID, SERVICE_UID):
+            container = pod.start("look", uid, command, volumes, {}, None)
+            assert container.wait() == 0, container.stderr
+            told.append(msgspec.json.decode(container.stdout))
+        daemon, service = told
+        for each, uid in ((daemon, DAEMON_UID), (service, SERVICE_UID)):
+            assert (each["pid"], each["processes"]) == (1, ["1"])
+            assert each["ids"] == [uid, uid, [GROUP]]
+            assert each["network"] == ["lo"]
+            # mount(8) notes what it did.
+            assert [name for name in each["run"] if name != "mount"] == ["aiokpl-metricsd", "results"]
+            assert each["root"] == "Read-only file system"
+            assert each["group"] == GROUP
+            assert each["no_new_privileges"] == ["1"]
+        assert daemon["volume"] is True
+        # The service's mount is read-only: to connect to a socket needs no more.
+        assert service["volume"] == "Read-only file system"
+        # What one has written is the other's group's, but not the other's.
+        assert service["results"] == "Permission denied"
+        assert (pod.results.seen / "file").stat().st_gid == GROUP
+
+
+def test_what_is_in_memory_is_gone_with_the_pod_and_was_never_seen_outside() -> None:
+    with open_pod() as pod:
+        (pod.run.seen / "file").touch()
+        assert not (pod.run.path / "file").exists()
+        (pod.state.seen / "file").touch()
+        assert (pod.state.path / "file").exists()
+    assert not pod.run.seen.exists()
