@@ -54,6 +54,23 @@ def test_between_two_questions_only_what_came_is_added(kit: Metricsd) -> None:
         assert kit.count("n") == expected
 
 
+def test_the_last_value_of_a_summed_gauge_is_the_sum_of_the_clients(kit: Metricsd) -> None:
+    gauges = [
+        kit.client.gauge("open", merge="sum", zone="a"),
+        kit.build_client().gauge("open", merge="sum", zone="a"),
+    ]
+    for value in (1.0, 2.0):
+        for gauge in gauges:
+            gauge.record(value * (1 + gauges.index(gauge)))
+            kit.series()
+    assert kit.last("open") == 6.0
+    (series,) = kit.series("open")
+    assert (series.kind, series.count, series.sum) == (MetricKind.GAUGE, 4, 9.0)
+    kit.reset()
+    gauges[0].record(5)
+    assert kit.last("open") == 5.0
+
+
 def test_each_kind_of_series_is_told_with_all_that_is_known_of_it(kit: Metricsd) -> None:
     client = kit.client
     client.counter("received", unit="bytes", zone="a").record(512)

@@ -43,6 +43,7 @@ class Bench:
         level: MetricsLevel = MetricsLevel.DETAILED,
         dimensions: Mapping[str, str] | None = None,
         descriptions: Mapping[str, Description] | None = None,
+        max_shares: int = 1_000,
     ) -> None:
         self.ledger = Ledger()
         self.windows = Windows(interval_s, begin)
@@ -54,7 +55,12 @@ class Bench:
             descriptions=descriptions,
         )
         self.aggregator = Aggregator(
-            self.registry, self.windows, self.ledger, live_series=live_series, daemon_id=0xABC
+            self.registry,
+            self.windows,
+            self.ledger,
+            live_series=live_series,
+            daemon_id=0xABC,
+            max_shares=max_shares,
         )
 
     def freeze(self, windows: Iterable[Window], slice_series: int = 3) -> list[MetricSnapshot]:

@@ -19,6 +19,7 @@ import pytest
 import aiokpl_metrics_protocol
 from aiokpl_metrics_protocol import (
     CATALOG,
+    SUMMED_GAUGE,
     AckFrame,
     Buckets,
     Column,
@@ -223,7 +224,8 @@ def test_the_table_of_reasons_is_the_enumeration() -> None:
 
 
 def test_the_table_of_kinds_is_the_enumeration() -> None:
-    assert [row[0] for row in page.read_table("Kinds and units")] == [kind.value for kind in MetricKind]
+    kinds = [kind.value for kind in MetricKind]
+    assert [row[0] for row in page.read_table("Kinds and units")] == [*kinds, SUMMED_GAUGE]
 
 
 def test_the_table_of_names_is_the_catalog() -> None:

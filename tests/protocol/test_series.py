@@ -9,6 +9,7 @@ from aiokpl_metrics_protocol import (
     MAX_DIMENSIONS,
     MAX_NAME_CHARS,
     MAX_UNIT_CHARS,
+    SUMMED_GAUGE,
     MetricKind,
     Reason,
     Series,
@@ -56,12 +57,14 @@ def test_a_name_has_1_to_255_characters(length: int, expected: Reason | None) ->
     [
         (None, None),
         *((kind.value, None) for kind in MetricKind),
+        (SUMMED_GAUGE, None),
         ("", Reason.KIND_UNKNOWN),
         ("Counter", Reason.KIND_UNKNOWN),
         ("timer", Reason.KIND_UNKNOWN),
+        ("gauge_max", Reason.KIND_UNKNOWN),
     ],
 )
-def test_a_kind_is_one_of_three_words_or_not_declared(kind: str | None, expected: Reason | None) -> None:
+def test_a_kind_is_one_of_four_words_or_not_declared(kind: str | None, expected: Reason | None) -> None:
     assert _check(kind=kind) is expected
 
 

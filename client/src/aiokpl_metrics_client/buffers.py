@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from aiokpl_metrics_client.instruments import Append, Instrument
-from aiokpl_metrics_protocol import Series, check_series, encode_series
+from aiokpl_metrics_protocol import SUMMED_GAUGE, Series, check_series, encode_series
 
 _I = TypeVar("_I", bound=Instrument)
 
@@ -33,7 +33,17 @@ IDLE_S = 60.0
 class Buffer:
     """The events of one series that are not yet in a frame."""
 
-    __slots__ = ("bound", "keys", "last_used", "overflow", "series", "values")
+    __slots__ = (
+        "bound",
+        "is_summed",
+        "keys",
+        "last_used",
+        "overflow",
+        "series",
+        "share",
+        "told_in",
+        "values",
+    )
 
     def __init__(self, series: bytes, *, overflow: bool = False) -> None:
         """Start empty. `series` is the wire's encoding."""
@@ -43,6 +53,10 @@ class Buffer:
         self.bound = False
         self.keys: list[object] = []
         self.last_used = 0.0
+        # Of a summed gauge: the last value of this process, and the second in which the daemon was told.
+        self.is_summed = False
+        self.share: float | None = None
+        self.told_in = 0
 
 
 class BufferTable:
@@ -58,6 +72,8 @@ class BufferTable:
         # Re-entrant, since a signal handler or a finalizer may put in the midst of a put.
         self._lock = threading.RLock()
         self._by_series: dict[bytes, Buffer] = {}
+        # Of summed gauges, which are told again each second; they are among the others as well.
+        self._summed: dict[bytes, Buffer] = {}
         self._overflow: dict[bytes, Buffer] = {}
         self._retired: list[Buffer] = []
         self._instruments: weakref.WeakSet[Instrument] = weakref.WeakSet()
@@ -74,6 +90,10 @@ class BufferTable:
         """Return every buffer that may hold events."""
         return [*self._by_series.values(), *self._overflow.values(), *self._retired]
 
+    def summed(self) -> list[Buffer]:
+        """Return the buffers of summed gauges."""
+        return list(self._summed.values())
+
     def bind(self, series: Series, instrument: _I) -> _I:
         """Give a series a buffer for as long as the process lives, and have the instrument record into it.
 
@@ -86,6 +106,9 @@ class BufferTable:
             if self._discard is None:
                 buffer = self._find(encoded, series)
                 buffer.bound = True
+                if series.kind == SUMMED_GAUGE:
+                    buffer.is_summed = True
+                    self._summed[buffer.series] = buffer
                 self._instruments.add(instrument)
                 instrument.record = buffer.values.append
             else:
@@ -139,6 +162,9 @@ class BufferTable:
         self._lock = threading.RLock()
         for buffer in self.buffers():
             take(buffer)
+        for buffer in self.summed():
+            # So is its share of a summed gauge.
+            buffer.share = None
 
     def _find(self, encoded: bytes, series: Series) -> Buffer:
         buffer = self._by_series.get(encoded)

@@ -5,7 +5,7 @@ import time
 import weakref
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from aiokpl_metrics_client.buffers import encode_checked
 from aiokpl_metrics_client.instruments import (
@@ -16,6 +16,7 @@ from aiokpl_metrics_client.instruments import (
     Instrument,
     Timer,
     check_timer_unit,
+    find_gauge_kind,
     merge_dimensions,
 )
 from aiokpl_metrics_client.sender import BuildOutbound, Sender
@@ -135,13 +136,14 @@ class MetricsClient:
             ValueError: the name, the unit or a dimension breaks a limit of the protocol.
         """
         named = merge_dimensions(stream, shard_id, error_code, dimensions)
-        return self._bind(name, MetricKind.COUNTER, unit, named, Counter(_discard, self))
+        return self._bind(name, MetricKind.COUNTER.value, unit, named, Counter(_discard, self))
 
     def gauge(
         self,
         name: str,
         *,
         unit: str | None = None,
+        merge: Literal["last", "sum"] = "last",
         stream: str | None = None,
         shard_id: str | None = None,
         error_code: str | None = None,
@@ -149,11 +151,23 @@ class MetricsClient:
     ) -> Gauge:
         """Return a gauge bound to its series.
 
+        Args:
+            name: of the metric.
+            unit: of its values.
+            merge: what holds where several processes have this gauge. "last" is the value that came last,
+                whoever sent it; "sum" the sum of every live process's last value, as of connections that each
+                worker has open. For "sum" the last value is sent again each second while the process lives.
+            stream: as for `put`.
+            shard_id: as for `put`.
+            error_code: as for `put`.
+            **dimensions: as for `put`.
+
         Raises:
-            ValueError: the name, the unit or a dimension breaks a limit of the protocol.
+            ValueError: the name, the unit or a dimension breaks a limit of the protocol, or there is no such
+                `merge`.
         """
         named = merge_dimensions(stream, shard_id, error_code, dimensions)
-        return self._bind(name, MetricKind.GAUGE, unit, named, Gauge(_discard, self))
+        return self._bind(name, find_gauge_kind(merge), unit, named, Gauge(_discard, self))
 
     def histogram(
         self,
@@ -171,7 +185,7 @@ class MetricsClient:
             ValueError: the name, the unit or a dimension breaks a limit of the protocol.
         """
         named = merge_dimensions(stream, shard_id, error_code, dimensions)
-        return self._bind(name, MetricKind.HISTOGRAM, unit, named, Histogram(_discard, self))
+        return self._bind(name, MetricKind.HISTOGRAM.value, unit, named, Histogram(_discard, self))
 
     def timer(
         self,
@@ -198,7 +212,7 @@ class MetricsClient:
         """
         check_timer_unit(unit)
         named = merge_dimensions(stream, shard_id, error_code, dimensions)
-        return self._bind(name, MetricKind.HISTOGRAM, unit, named, Timer(_discard, self, unit))
+        return self._bind(name, MetricKind.HISTOGRAM.value, unit, named, Timer(_discard, self, unit))
 
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Hand over everything recorded before the call. Return whether all of it got there in time.
@@ -261,8 +275,7 @@ class MetricsClient:
         # What the client adds and the instrument has left out stays out.
         merged: dict[str, object] = {**dict.fromkeys(self._constant, ""), **dict(series.dimensions)}
         merged.update({key: value for key, value in dimensions.items() if value is not None})
-        kind = None if series.kind is None else MetricKind(series.kind)
-        return self._bind(series.name, kind, series.unit, merged, instrument)
+        return self._bind(series.name, series.kind, series.unit, merged, instrument)
 
     def _put_slowly(
         self,
@@ -309,7 +322,7 @@ class MetricsClient:
     def _build_series(
         self,
         name: str,
-        kind: MetricKind | None,
+        kind: str | None,
         unit: str | None,
         dimensions: Mapping[str, object],
     ) -> Series:
@@ -317,12 +330,12 @@ class MetricsClient:
         merged = {**self._constant, **_to_texts(dimensions)}
         details = _DETAILS if self._summary else ()
         pairs = sorted([(key, value) for key, value in merged.items() if value and key not in details])
-        return Series(name, None if kind is None else kind.value, unit, tuple(pairs))
+        return Series(name, kind, unit, tuple(pairs))
 
     def _bind(
         self,
         name: str,
-        kind: MetricKind | None,
+        kind: str | None,
         unit: str | None,
         dimensions: Mapping[str, object],
         instrument: _I,

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
-from aiokpl_metrics_protocol import Series
+from aiokpl_metrics_protocol import SUMMED_GAUGE, MetricKind, Series
 
 Append: TypeAlias = Callable[[float], object]
 
@@ -85,7 +85,10 @@ class Counter(Instrument):
 
 
 class Gauge(Instrument):
-    """Something that has a level: a queue's length. `record(v)` says that it is `v`; the last one holds."""
+    """Something that has a level: a queue's length. `record(v)` says that it is `v`; the last one holds.
+
+    Of several processes the last one's, or the sum of all that live: `MetricsClient.gauge(merge="sum")`.
+    """
 
     __slots__ = ()
 
@@ -183,6 +186,19 @@ def check_timer_unit(unit: str) -> None:
         raise ValueError(message)
 
 
+def find_gauge_kind(merge: str) -> str:
+    """Return the word for a gauge's kind on the wire.
+
+    Raises:
+        ValueError: `merge` is neither "last" nor "sum".
+    """
+    kinds = {"last": MetricKind.GAUGE.value, "sum": SUMMED_GAUGE}
+    if merge not in kinds:
+        message = f"a gauge's merge is one of {', '.join(kinds)}, not {merge!r}"
+        raise ValueError(message)
+    return kinds[merge]
+
+
 def merge_dimensions(
     stream: str | None,
     shard_id: str | None,
@@ -204,5 +220,6 @@ __all__ = [
     "Owner",
     "Timer",
     "check_timer_unit",
+    "find_gauge_kind",
     "merge_dimensions",
 ]

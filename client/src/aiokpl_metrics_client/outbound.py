@@ -162,6 +162,8 @@ class Outbound:
             if start:
                 time.sleep(0)
             drained += self._drain_chunk(buffers[start : start + _CHUNK_BUFFERS], second, monotonic)
+        if crossed:
+            self._tell_shares(second)
         for frame in self._encoder.finish():
             self._enqueue(frame)
         if (crossed or all_of_it) and not self._pending:
@@ -248,18 +250,38 @@ class Outbound:
             values = take(buffer)
             count = len(values)
             buffer.last_used = monotonic
+            if buffer.is_summed:
+                values = self._note_share(buffer, second, values)
             drained += count
             if buffer.overflow:
                 overflowed += count
             if count <= _MAX_PART_EVENTS:
-                self._keep(buffer.series, second, values)
+                if values:
+                    self._keep(buffer.series, second, values)
                 continue
-            for start in range(0, count, _MAX_PART_EVENTS):
+            for start in range(0, len(values), _MAX_PART_EVENTS):
                 self._keep(buffer.series, second, values[start : start + _MAX_PART_EVENTS])
         if overflowed:
             progress = self.progress
             self.progress = progress._replace(events_overflowed=progress.events_overflowed + overflowed)
         return drained
+
+    def _note_share(self, buffer: Buffer, second: int, values: list[float]) -> list[float]:
+        """Remember the last of these values that is a number, and return those that are."""
+        numbers = self._encoder.clean(values)
+        if numbers:
+            buffer.share, buffer.told_in = numbers[-1], second
+        return numbers
+
+    def _tell_shares(self, second: int) -> None:
+        """Say again, once a second, what summed gauges are: so the daemon knows that this process lives."""
+        for number, buffer in enumerate(self._table.summed(), start=1):
+            share = buffer.share
+            if share is not None and buffer.told_in != second:
+                buffer.told_in = second
+                self._keep(buffer.series, second, [share])
+            if number % _CHUNK_BUFFERS == 0:
+                time.sleep(0)
 
     def _keep(self, series: bytes, second: int, values: list[float]) -> None:
         """Encode events, or fold them, or drop them, by the room there is."""

@@ -33,6 +33,11 @@ from aiokpl_metricsd.snapshot import MetricSnapshot
 # minute.
 _FORGET_AFTER_S = 120
 
+# Shares of summed gauges in open windows, about 160 bytes each: a hundred processes with five hundred such
+# gauges, in two windows. Past it, values of other producers are refused, so that endless many ids, which
+# anybody may draw, take no more memory than this.
+MAX_SHARES = 100_000
+
 # A second that no window is open for, later than any clock's.
 _FAR_AHEAD = 2**62
 _FAR_AHEAD_S = float(_FAR_AHEAD)
@@ -59,6 +64,7 @@ class Aggregator:
         ledger: where events are counted.
         live_series: how many series have their last 60 seconds kept, the most recently active ones.
         daemon_id: goes into the windows' ids.
+        max_shares: producers' last values that summed gauges may have in all open windows.
     """
 
     def __init__(
@@ -69,8 +75,11 @@ class Aggregator:
         *,
         live_series: int,
         daemon_id: int = 0,
+        max_shares: int = MAX_SHARES,
     ) -> None:
         """Start empty."""
+        self._max_shares = max_shares
+        self._shares = 0
         self._registry = registry
         self._windows = windows
         self._ledger = ledger
@@ -85,9 +94,14 @@ class Aggregator:
         """Events in open windows."""
         return sum(window.events for window in self._windows.opened)
 
-    def add_columns(self, columns: Sequence[Column] | Sequence[RowColumn], now: float) -> int:
-        """Count the events of columns at epoch second `now`. Return how many came, refused ones included."""
-        events = self._add_columns(columns, now)
+    def add_columns(
+        self, columns: Sequence[Column] | Sequence[RowColumn], now: float, producer_id: int = 0
+    ) -> int:
+        """Count the events of columns at epoch second `now`. Return how many came, refused ones included.
+
+        Those without a producer's number are of one producer, as far as summed gauges are concerned.
+        """
+        events = self._add_columns(columns, now, producer_id)
         self._ledger.events_decoded += events
         return events
 
@@ -109,7 +123,7 @@ class Aggregator:
             columns.append(RowColumn(alias, second, row.value))
         return self.add_columns(columns, now)
 
-    def add_sets(self, sets: Sequence[Folded], now: float) -> int:
+    def add_sets(self, sets: Sequence[Folded], now: float, producer_id: int = 0) -> int:
         """Count folded events at epoch second `now`. Return how many came, refused ones included."""
         events = 0
         for folded in sets:
@@ -123,8 +137,8 @@ class Aggregator:
                 entry = self._resolve(folded.series, folded.count)
                 if entry is None:
                     continue
-            self._ledger.events_folded += folded.count
-            self._count_set(entry, folded, now)
+            if self._count_set(entry, folded, now, producer_id):
+                self._ledger.events_folded += folded.count
         self._ledger.events_decoded += events
         return events
 
@@ -179,6 +193,12 @@ class Aggregator:
                     entry.statistics = NO_STATISTICS
                     entry.window_key = NO_WINDOW_KEY
                 entry.active_until = max(entry.active_until, window.end)
+                if statistics.shares is not None:
+                    self._shares -= len(statistics.shares)
+                    if not statistics.shares:
+                        # All that came was late, and no producer was heard of in this window.
+                        continue
+                    statistics = statistics.sum_up()
                 snapshots.append(
                     MetricSnapshot(
                         entry.name,
@@ -194,6 +214,7 @@ class Aggregator:
                         statistics.last + 0.0,
                         statistics.freeze_histogram(),
                         window_id,
+                        entry.is_summed,
                     ),
                 )
             yield snapshots
@@ -213,7 +234,9 @@ class Aggregator:
     def unseal(self, slice_series: int) -> Iterator[None]:
         """Put back what was set aside, `slice_series` series at a time; nobody may be reading it any more."""
         for window in self._sealed or ():
-            yield from unseal(window, slice_series)
+            for twice in unseal(window, slice_series):
+                self._shares -= twice
+                yield
         self._sealed = None
 
     def restore(self, number: int, start: int, end: int, events: int, blobs: Iterable[bytes]) -> None:
@@ -226,6 +249,7 @@ class Aggregator:
         window = self._windows.restore(number, start, end)
         window.events = events
         fill_window(window, series, self._registry)
+        self._shares += sum([statistics.count_shares() for statistics in window.statistics.values()])
 
     def forget_idle(self, now: float, slice_series: int) -> Iterator[int]:
         """Forget series that were in no window lately, `slice_series` at a time; yield how many went."""
@@ -255,9 +279,10 @@ class Aggregator:
 
     def read_open(self) -> list[OpenWindow]:
         """Return the open windows, oldest first; what they hold is live and not to be changed."""
+        opened = self._windows.opened
         return [
-            OpenWindow(self.name_window(window), float(window.start), WholeWindow(window))
-            for window in self._windows.opened
+            OpenWindow(self.name_window(window), float(window.start), WholeWindow(window, opened[:index]))
+            for index, window in enumerate(opened)
         ]
 
     def name_window(self, window: Window) -> str:
@@ -272,6 +297,7 @@ class Aggregator:
         self,
         columns: Sequence[Column] | Sequence[RowColumn],
         now: float,
+        producer_id: int,
     ) -> int:
         # The hot loop: one turn a column. What `Statistics.add_values` and `Live.add` do is written out here
         # for the common case, since the calls alone were a fifth of a column's cost.
@@ -296,7 +322,7 @@ class Aggregator:
                     continue
                 # Only of a finite number this is zero; a sum with NaN or infinity in it is neither.
                 if total - total != 0.0:
-                    events += self._add_suspects(column, values, now)
+                    events += self._add_suspects(column, values, now, producer_id)
                     continue
             else:
                 count = column.count
@@ -313,6 +339,11 @@ class Aggregator:
             if entry is None:
                 entry = self._resolve(column.series, count)
                 if entry is None:
+                    continue
+                if entry.is_summed:
+                    second = column.second
+                    folded = Folded(b"", second, count, total, low, high, last, second)
+                    self._count_set(entry, folded, now, producer_id, column.series)
                     continue
             second = column.second
             if not start <= second < end:
@@ -366,21 +397,32 @@ class Aggregator:
             self._ledger.events_overflowed += count
         return found
 
-    def _count_set(self, entry: Entry, folded: Folded, now: float) -> None:
-        """Count a folded set in its window and in the live view."""
+    def _count_set(
+        self, entry: Entry, folded: Folded, now: float, producer_id: int, alias: Alias = b""
+    ) -> bool:
+        """Count a folded set in its window and in the live view. Return whether it was not refused."""
         window, second = self._window, folded.second
         if not window.start <= second < window.end:
             window, second = self._find_window(second, folded.count, now)
-        window.events += folded.count
         last_second = folded.last_second
         if last_second > now + self._windows.interval_s:
             # It is as early as an event of that second would be, and must not outlast all that follow.
             last_second = int(now)
         known = entry.window_key == window.key
         statistics = entry.statistics if known else _open_statistics(entry, window)
+        if statistics.shares is not None and last_second >= window.start:
+            # A share of before the window is of a producer that has told a later one by now, or has ended.
+            source = producer_id ^ self._registry.number_source(alias or folded.series)
+            if self._shares >= self._max_shares and source not in statistics.shares:
+                self._ledger.refuse_events(Reason.TOO_MANY_PRODUCERS, folded.count)
+                return False
+            self._shares += statistics.add_share(source, folded.last, last_second)
+        window.events += folded.count
         statistics.add_folded(folded, last_second)
-        shown = second if second <= now else int(now)
-        self._live_view.add(entry, shown, folded.count, folded.sum, folded.min, folded.max)
+        if not entry.is_summed:
+            shown = second if second <= now else int(now)
+            self._live_view.add(entry, shown, folded.count, folded.sum, folded.min, folded.max)
+        return True
 
     def _find_window(self, second: int, count: int, now: float) -> tuple[Window, int]:
         """Return the window where events of `second` count, and the second that the live view shows."""
@@ -394,14 +436,16 @@ class Aggregator:
             self._window = window
         return window, second
 
-    def _add_suspects(self, column: Column | RowColumn, values: list[float], now: float) -> int:
+    def _add_suspects(
+        self, column: Column | RowColumn, values: list[float], now: float, producer_id: int
+    ) -> int:
         """Count a column whose sum is not finite: refuse the values that are not, count the others singly."""
         finite = [value for value in values if isfinite(value)]
         refused = len(values) - len(finite)
         if refused:
             self._ledger.refuse_events(Reason.VALUE_NOT_FINITE, refused)
         return refused + self._add_columns(
-            [RowColumn(column.series, column.second, value) for value in finite], now
+            [RowColumn(column.series, column.second, value) for value in finite], now, producer_id
         )
 
     def _refuse_column(self, value: float, count: int) -> int:
@@ -430,10 +474,10 @@ def _open_statistics(entry: Entry, window: Window) -> Statistics:
     """Return the statistics of a series in a window, and remember them in its entry."""
     statistics = window.statistics.get(entry)
     if statistics is None:
-        statistics = window.statistics[entry] = build_statistics(entry.kind)
+        statistics = window.statistics[entry] = build_statistics(entry.kind, is_summed=entry.is_summed)
     entry.statistics = statistics
     entry.window_key = window.key
     return statistics
 
 
-__all__ = ["Aggregator"]
+__all__ = ["MAX_SHARES", "Aggregator"]

@@ -343,7 +343,8 @@ class Daemon:
     def _count(self, frame: ColumnsFrame | FoldedFrame | RowsFrame, now: float) -> bool:
         """Count a frame that came at epoch second `now`. Return whether its rows decoded."""
         if isinstance(frame, ColumnsFrame):
-            self._decoder.note_events(frame, self.aggregator.add_columns(frame.columns, now))
+            events = self.aggregator.add_columns(frame.columns, now, frame.producer_id)
+            self._decoder.note_events(frame, events)
         elif isinstance(frame, RowsFrame):
             try:
                 self.aggregator.add_rows(frame.events, now)
@@ -351,7 +352,8 @@ class Daemon:
                 self._decoder.reject_decoded(error.reason)
                 return False
         else:
-            self._decoder.note_events(frame, self.aggregator.add_sets(frame.sets, now))
+            events = self.aggregator.add_sets(frame.sets, now, frame.producer_id)
+            self._decoder.note_events(frame, events)
         return True
 
     def _end_turn(self) -> None:

@@ -23,6 +23,8 @@ class MetricSnapshot(Struct, frozen=True, gc=False):
         histogram: of a histogram, the distribution of the values; None otherwise.
         window_id: the same for all snapshots of one window, another for every other window of any daemon;
             "" where the snapshot comes from no daemon.
+        is_summed: a gauge whose value is the sum of its producers' last values: of snapshots of one window
+            that become one, the values add up.
     """
 
     name: str
@@ -38,6 +40,7 @@ class MetricSnapshot(Struct, frozen=True, gc=False):
     last: float = 0.0
     histogram: Buckets | None = None
     window_id: str = ""
+    is_summed: bool = False
 
 
 __all__ = ["MetricSnapshot"]

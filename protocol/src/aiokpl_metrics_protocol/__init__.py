@@ -44,7 +44,7 @@ from aiokpl_metrics_protocol.errors import (
     UnknownTagError,
     WrongTypeError,
 )
-from aiokpl_metrics_protocol.events import MetricEvent, MetricKind, MetricsLevel
+from aiokpl_metrics_protocol.events import SUMMED_GAUGE, MetricEvent, MetricKind, MetricsLevel
 from aiokpl_metrics_protocol.frames import (
     AckFrame,
     Buckets,
@@ -107,6 +107,7 @@ __all__ = [
     "NAME_USER_RECORDS_PUT",
     "NAME_USER_RECORDS_RECEIVED",
     "NAME_USER_RECORD_EXPIRED",
+    "SUMMED_GAUGE",
     "WIRE_VERSION",
     "AckFrame",
     "Buckets",

@@ -1,6 +1,7 @@
 """One measured value, and how much detail of it is kept."""
 
 from enum import Enum
+from typing import Final
 
 from msgspec import Struct
 
@@ -31,6 +32,11 @@ class MetricKind(str, Enum):
         return self.value
 
 
+# The word by which a producer declares a gauge of which the sum of every live producer's last value holds, in
+# place of the last value of all. Not a kind of its own: what a backend gets is a gauge.
+SUMMED_GAUGE: Final = "gauge_sum"
+
+
 class MetricEvent(Struct, frozen=True, array_like=True):
     """One measured value.
 
@@ -39,7 +45,7 @@ class MetricEvent(Struct, frozen=True, array_like=True):
         value: finite; in the unit of its series.
         timestamp: seconds since the epoch; 0 means the time of arrival.
         dimensions: `(key, value)` pairs; keys differ, neither is empty; at most 30.
-        kind: a `MetricKind`'s word, where the producer declares one.
+        kind: a `MetricKind`'s word or `SUMMED_GAUGE`, where the producer declares one.
         unit: the value's unit, where the producer declares one, as "ms", "bytes" or "count".
     """
 
@@ -51,4 +57,4 @@ class MetricEvent(Struct, frozen=True, array_like=True):
     unit: str | None = None
 
 
-__all__ = ["MetricEvent", "MetricKind", "MetricsLevel"]
+__all__ = ["SUMMED_GAUGE", "MetricEvent", "MetricKind", "MetricsLevel"]

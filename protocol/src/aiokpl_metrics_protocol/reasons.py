@@ -31,6 +31,9 @@ class Reason(str, Enum):
     KIND_UNKNOWN = "kind_unknown"
     UNIT_TOO_LONG = "unit_too_long"
 
+    # A summed gauge has values of more producers than the daemon has room for.
+    TOO_MANY_PRODUCERS = "too_many_producers"
+
     def __str__(self) -> str:
         """Return the word itself, the same on every Python."""
         return self.value

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from aiokpl_metrics_protocol.events import MetricKind
+from aiokpl_metrics_protocol.events import SUMMED_GAUGE, MetricKind
 from aiokpl_metrics_protocol.limits import (
     MAX_DIMENSION_KEY_CHARS,
     MAX_DIMENSION_VALUE_CHARS,
@@ -12,7 +12,7 @@ from aiokpl_metrics_protocol.limits import (
 )
 from aiokpl_metrics_protocol.reasons import Reason
 
-_KINDS = frozenset(kind.value for kind in MetricKind)
+_KINDS = frozenset([*[kind.value for kind in MetricKind], SUMMED_GAUGE])
 
 
 class Series(Struct, frozen=True, array_like=True, gc=False):
@@ -20,7 +20,7 @@ class Series(Struct, frozen=True, array_like=True, gc=False):
 
     Attributes:
         name: 1 to 255 characters.
-        kind: a `MetricKind`'s word, or None.
+        kind: a `MetricKind`'s word, `SUMMED_GAUGE`, or None.
         unit: at most 63 characters, or None.
         dimensions: `(key, value)` pairs; keys differ, neither is empty; at most 30.
     """

@@ -134,3 +134,29 @@ def test_a_histogram_takes_a_snapshot_without_buckets_at_its_mean() -> None:
     assert merged.kind is MetricKind.HISTOGRAM
     assert merged.histogram == count_buckets([1.0, 2.0, 8.0, 8.0])
     assert merge_snapshots(bare, summarise([1, 2])).histogram is None
+
+
+def test_summed_gauges_of_one_window_add_up_and_of_two_the_later_holds() -> None:
+    def total(value: float, start: float) -> MetricSnapshot:
+        return MetricSnapshot(
+            "open",
+            1,
+            value,
+            value,
+            value,
+            (),
+            start,
+            start + 60.0,
+            MetricKind.GAUGE,
+            None,
+            value,
+            is_summed=True,
+        )
+
+    together = merge_snapshots(total(3.0, 0.0), total(4.0, 0.0))
+    assert together == total(7.0, 0.0)
+    later = merge_snapshots(together, total(5.0, 60.0))
+    assert (later.count, later.sum, later.min, later.max, later.last) == (2, 12.0, 5.0, 7.0, 5.0)
+    assert later.is_summed
+    most = merge_snapshots(total(1e308, 0.0), total(1e308, 0.0))
+    assert most.last == 1.7976931348623157e308

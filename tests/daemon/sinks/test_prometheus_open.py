@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from aiokpl_metrics_protocol import MetricKind, MetricsLevel
+from aiokpl_metrics_protocol import SUMMED_GAUGE, MetricKind, MetricsLevel
 from aiokpl_metricsd.aggregating.windows import Window
 from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.rendering.exposition import Form
@@ -36,10 +36,12 @@ class Rig:
     async def _enter(self) -> None:
         await self.sink.__aenter__()
 
-    def add(self, name: str, values: list[float], kind: str | None = None, shard: str = "") -> None:
+    def add(
+        self, name: str, values: list[float], kind: str | None = None, shard: str = "", producer: int = 0
+    ) -> None:
         dimensions = (("shard", shard),) if shard else ()
         column = build_column(values, int(self.now), name=name, dimensions=dimensions, kind=kind)
-        self.bench.aggregator.add_columns([column], self.now)
+        self.bench.aggregator.add_columns([column], self.now, producer)
 
     def close(self) -> None:
         """Let the clock pass the window's end; it closes, and nobody has it yet."""
@@ -257,3 +259,30 @@ def test_a_page_is_made_in_slices() -> None:
         rig.add("m", [1.0], shard=str(number))
     parts: Iterator[str] = rig.sink.render(Form.OPENMETRICS)
     assert max(part.count("\n") for part in parts) <= 2 * 500
+
+
+def test_a_summed_gauge_shows_the_sum_and_does_not_fall_while_a_window_begins() -> None:
+    rig = Rig(Selection(drop_dimensions=("shard",)))
+
+    def tell(producer: int, value: float, shard: str) -> None:
+        rig.add("open", [value], SUMMED_GAUGE, shard, producer)
+
+    rig.now = BEGIN + 59.0
+    tell(1, 3.0, "a")
+    tell(2, 4.0, "a")
+    tell(2, 10.0, "b")
+    assert rig.read() == {"open": 17.0}
+    rig.now = BEGIN + 60.0
+    tell(1, 5.0, "a")
+    # Of `b` nobody has said anything yet in the new window.
+    assert rig.read() == {"open": 9.0}
+    tell(2, 10.0, "b")
+    tell(2, 4.0, "a")
+    assert rig.read() == {"open": 19.0}
+    rig.closed += rig.bench.aggregator.close_due(BEGIN + 62.0, 2.0)
+    rig.settle()
+    assert rig.read() == {"open": 19.0}
+    rig.close()
+    assert rig.read() == {"open": 19.0}
+    rig.settle()
+    assert rig.read() == {"open": 19.0}

@@ -1,13 +1,15 @@
 import math
+import zlib
 from contextlib import suppress
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aiokpl_metrics_protocol import Buckets, MetricKind
 from aiokpl_metricsd.snapshot import MetricSnapshot
-from aiokpl_metricsd.storing.checksum import DamagedBlobError, add_checksum
+from aiokpl_metricsd.storing.checksum import DamagedBlobError, add_checksum, strip_checksum
 from aiokpl_metricsd.storing.snapshot_codec import BLOB_SNAPSHOTS, decode_blob, encode_blob, encode_blobs
 
 NUMBERS = st.floats(allow_nan=False) | st.integers(-(2**63), 2**63 - 1)
@@ -34,6 +36,7 @@ SNAPSHOTS = st.builds(
     NUMBERS,
     st.none() | BUCKETS,
     st.sampled_from(["", "d-1", "d-1..d-2"]),
+    st.booleans(),
 )
 
 
@@ -59,6 +62,16 @@ def test_any_bytes_are_snapshots_or_damaged(data: bytes) -> None:
     for blob in (data, add_checksum(data)):
         with suppress(DamagedBlobError):
             assert decode_blob(blob) == []
+
+
+def test_a_blob_without_summed_gauges_is_what_it_was_before_there_were_any() -> None:
+    plain = MetricSnapshot("Put", 1, 1.0, 1.0, 1.0)
+    summed = MetricSnapshot("Open", 1, 1.0, 1.0, 1.0, is_summed=True)
+    lengths = [
+        [len(columns) for _, columns in msgspec.msgpack.decode(zlib.decompress(strip_checksum(blob)))]
+        for blob in (encode_blob([plain, plain]), encode_blob([plain, summed]))
+    ]
+    assert lengths == [[10], [11]]
 
 
 def test_numbers_that_are_none_survive() -> None:

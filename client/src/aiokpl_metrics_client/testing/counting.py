@@ -5,7 +5,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from aiokpl_metrics_client.testing.recording import decode_columns
-from aiokpl_metrics_protocol import CATALOG, MetricKind, Series, decode_series
+from aiokpl_metrics_protocol import CATALOG, SUMMED_GAUGE, MetricKind, Series, decode_series
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -22,7 +22,7 @@ class RecordedSeries(Struct, frozen=True):
         sum: of their values.
         min: the least value.
         max: the greatest value.
-        last: the value that was recorded last.
+        last: the value that was recorded last; of a gauge with `merge="sum"`, the sum of each client's.
     """
 
     name: str
@@ -66,10 +66,13 @@ class OwnCounting:
         """Start with nothing."""
         self._series: dict[Key, RecordedSeries] = {}
         self._last_seconds: dict[Key, int] = {}
+        # Of summed gauges, the last value of each client.
+        self._shares: dict[Key, dict[int, float]] = {}
 
     def add(self, datagram: bytes) -> None:
         """Count the events of a datagram."""
-        for column in decode_columns(datagram).columns:
+        frame = decode_columns(datagram)
+        for column in frame.columns:
             values = column.values if isinstance(column.values, list) else [column.values]
             count = len(values) if isinstance(column.values, list) else column.count
             total = sum(values) if isinstance(column.values, list) else column.values * count
@@ -79,6 +82,11 @@ class OwnCounting:
             is_newer = column.second >= self._last_seconds.get(key, column.second)
             if is_newer:
                 self._last_seconds[key] = column.second
+            last = float(values[-1]) if is_newer else known.last
+            if key in self._shares or (known.count == 0 and _is_summed(series, known)):
+                shares = self._shares.setdefault(key, {})
+                shares[frame.producer_id] = float(values[-1])
+                last = sum(sorted(shares.values()))
             self._series[key] = RecordedSeries(
                 known.name,
                 known.dimensions,
@@ -88,7 +96,7 @@ class OwnCounting:
                 known.sum + total,
                 min(known.min, float(min(values))),
                 max(known.max, float(max(values))),
-                float(values[-1]) if is_newer else known.last,
+                last,
             )
 
     def read(self) -> list[RecordedSeries]:
@@ -99,12 +107,19 @@ class OwnCounting:
         """Begin anew."""
         self._series.clear()
         self._last_seconds.clear()
+        self._shares.clear()
+
+
+def _is_summed(series: Series, known: RecordedSeries) -> bool:
+    # Who says that it is a gauge does not say how gauges are merged.
+    return series.kind == SUMMED_GAUGE and known.kind is MetricKind.GAUGE
 
 
 def _build(series: Series, first: float) -> RecordedSeries:
     """Return a series without an event."""
     known = CATALOG.get(series.name)
-    kind = MetricKind(series.kind or MetricKind.COUNTER) if known is None else known.kind
+    declared = MetricKind.GAUGE if series.kind == SUMMED_GAUGE else series.kind
+    kind = MetricKind(declared or MetricKind.COUNTER) if known is None else known.kind
     unit = series.unit if known is None or known.unit is None else known.unit
     return RecordedSeries(series.name, series.dimensions, kind, unit, 0, 0.0, first, first, first)
 

@@ -20,6 +20,7 @@ def take_in(target: Window, ahead: Iterable[Window]) -> int:
             held = target.statistics.setdefault(entry, statistics)
             if held is not statistics:
                 held.add_folded(_fold(statistics), statistics.last_second)
+                held.add_shares(statistics)
         moved += window.events
         target.events += window.events
         window.events = 0

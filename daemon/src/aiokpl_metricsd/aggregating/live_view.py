@@ -4,7 +4,7 @@ At most `live_series` of them have, the most recently active ones; the others an
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from sys import float_info
 
 from aiokpl_metricsd.aggregating.live import Live
@@ -67,7 +67,7 @@ class LiveView:
         self.free_from = _NO_SECOND
 
     def read(
-        self, entries: Iterable[Entry], opened: Iterable[Window], now: int, seconds: int
+        self, entries: Iterable[Entry], opened: Sequence[Window], now: int, seconds: int
     ) -> list[MetricSnapshot]:
         """Return what `entries` show of the last seconds, `now` included.
 
@@ -83,10 +83,12 @@ class LiveView:
                 start, end = now + 1 - seconds, now + 1
             else:
                 window = windows.get(entry.window_key)
-                kept = None if window is None else window.read(entry)
+                kept = None if window is None else window.read(entry, _find_earlier(entry, window, opened))
                 if window is None or kept is None:
                     continue
                 found = kept.count, kept.sum, kept.min, kept.max
+                if entry.is_summed:
+                    found = 1, kept.last, kept.last, kept.last
                 start, end = window.start, window.end
             if found is not None:
                 snapshots.append(_build_snapshot(entry, found, start, end))
@@ -105,6 +107,11 @@ class LiveView:
         entry.live = Live()
         self._holders[entry] = None
         return entry.live
+
+
+def _find_earlier(entry: Entry, window: Window, opened: Sequence[Window]) -> Sequence[Window]:
+    """Return the windows before one, where they matter."""
+    return [each for each in opened if each.start < window.start] if entry.is_summed else ()
 
 
 def _is_idle(entry: Entry, since: int) -> bool:

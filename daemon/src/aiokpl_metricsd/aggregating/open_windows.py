@@ -23,17 +23,19 @@ class WholeWindow(Mapping[Entry, Statistics]):
 
     Args:
         window: the window.
+        earlier: open windows that begin before it, as for `Window.read`.
     """
 
-    __slots__ = ("_window",)
+    __slots__ = ("_earlier", "_window")
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, earlier: Sequence[Window] = ()) -> None:
         """Read nothing yet."""
         self._window = window
+        self._earlier = earlier
 
     def __getitem__(self, key: Entry) -> Statistics:
         """Return what the window holds of a series."""
-        statistics = self._window.read(key)
+        statistics = self._window.read(key, self._earlier)
         if statistics is None:
             raise KeyError(key)
         return statistics
@@ -57,7 +59,7 @@ class WholeWindow(Mapping[Entry, Statistics]):
     ) -> Statistics | _Default | None:
         """Return what the window holds of a series, or the default."""
         # Asked once a series of a page, it spares the exception that the mixin's own would catch.
-        statistics = self._window.read(key)
+        statistics = self._window.read(key, self._earlier)
         return default if statistics is None else statistics
 
 

@@ -1,11 +1,13 @@
 """Every series the daemon knows: found by the bytes or the row that name it, bounded, forgotten when idle."""
 
 from collections.abc import Mapping
+from hashlib import blake2b
 
 from msgspec import Struct
 
 from aiokpl_metrics_protocol import (
     CATALOG,
+    SUMMED_GAUGE,
     Description,
     MetricKind,
     MetricsLevel,
@@ -15,6 +17,7 @@ from aiokpl_metrics_protocol import (
     check_series,
     decode_dimensions,
     decode_series,
+    encode_series,
 )
 from aiokpl_metricsd.aggregating.live import Live
 from aiokpl_metricsd.aggregating.statistics import Statistics
@@ -68,6 +71,7 @@ class Entry(Struct, gc=False, eq=False):
         window_key: of the window it was last seen in; `NO_WINDOW_KEY` when that has closed.
         active_until: the end of the last window it was in, in epoch seconds.
         live: its last 60 seconds, where there is room for them.
+        is_summed: it is a gauge of which the sum of all producers' last values holds.
     """
 
     name: str
@@ -80,6 +84,7 @@ class Entry(Struct, gc=False, eq=False):
     window_key: int = NO_WINDOW_KEY
     active_until: int = 0
     live: Live | None = None
+    is_summed: bool = False
 
 
 class Registry:
@@ -115,6 +120,8 @@ class Registry:
         self._shared_texts: dict[str, str] = {}
         self._shared_pairs: dict[tuple[str, str], tuple[str, str]] = {}
         self.by_alias: dict[Alias, Entry] = {}
+        # Apart, so that the hot loop finds them nowhere and need not ask what they are.
+        self._summed: dict[Alias, tuple[Entry, int]] = {}
         self.offenders: dict[str, int] = {}
         self.conflicts: dict[str, int] = {}
 
@@ -136,6 +143,9 @@ class Registry:
         if known is not None:
             # It was new at the beginning of its frame, and came there before.
             return known
+        summed = self._summed.get(alias)
+        if summed is not None:
+            return summed[0]
         if isinstance(alias, tuple):
             name, dimensions, kind, unit = alias
             return self._resolve(alias, Series(name, kind, unit, decode_dimensions(dimensions)))
@@ -144,6 +154,20 @@ class Registry:
         except ProtocolError:
             return Reason.SERIES_UNREADABLE
         return self._resolve(alias, series)
+
+    def number_source(self, alias: Alias) -> int:
+        """Return a number for what a producer names, of 63 bits: the same for each daemon and each spelling.
+
+        Several series of one producer may be one here, at level `SUMMARY` or past `max_series`; each has a
+        share of its own in a summed gauge.
+        """
+        summed = self._summed.get(alias)
+        if summed is not None:
+            return summed[1]
+        if isinstance(alias, tuple):
+            return _number(alias[0], decode_dimensions(alias[1]))
+        series = decode_series(alias)
+        return _number(series.name, series.dimensions)
 
     def restore(self, series: Series, *, overflow: bool) -> Entry:
         """Return the entry of a series that an earlier daemon had, under this one's configuration.
@@ -179,6 +203,7 @@ class Registry:
                 self._by_key.pop((entry.name, entry.dimensions), None)
             for alias in entry.aliases:
                 self.by_alias.pop(alias, None)
+                self._summed.pop(alias, None)
             entry.aliases = ()
         return forgotten
 
@@ -200,7 +225,10 @@ class Registry:
         named = alias if isinstance(alias, bytes) else alias[1]
         if len(entry.aliases) < _MAX_ALIASES and len(named) <= _MAX_ALIAS_BYTES:
             entry.aliases = (*entry.aliases, alias)
-            self.by_alias[alias] = entry
+            if entry.is_summed:
+                self._summed[alias] = (entry, _number(series.name, series.dimensions))
+            else:
+                self.by_alias[alias] = entry
         return entry
 
     def _add_entry(self, series: Series, dimensions: tuple[tuple[str, str], ...]) -> Entry:
@@ -237,12 +265,15 @@ class Registry:
         name = self._shared_texts.get(series.name, series.name)
         if len(self._shared_texts) < _MAX_SHARED:
             self._shared_texts[name] = name
+        is_summed = series.kind == SUMMED_GAUGE
         known = self._descriptions.get(name)
         if known is None:
-            kind = MetricKind.COUNTER if series.kind is None else MetricKind(series.kind)
-            return Entry(name, dimensions, kind, series.unit, NO_STATISTICS)
+            kind = MetricKind.GAUGE if is_summed else MetricKind(series.kind or MetricKind.COUNTER)
+            return Entry(name, dimensions, kind, series.unit, NO_STATISTICS, is_summed=is_summed)
         unit = series.unit if known.unit is None else known.unit
         entry = Entry(name, dimensions, known.kind, unit, NO_STATISTICS)
+        # Who says that it is a gauge does not say how gauges are merged.
+        entry.is_summed = is_summed and known.kind is MetricKind.GAUGE
         self._note_conflict(entry, series)
         return entry
 
@@ -250,7 +281,8 @@ class Registry:
         """Count a declaration that differs from the one that holds; a unit where none held does now."""
         if entry.unit is None:
             entry.unit = series.unit
-        if (series.kind is None or series.kind == entry.kind) and (
+        holds = SUMMED_GAUGE if entry.is_summed else entry.kind.value
+        if (series.kind is None or series.kind == holds) and (
             series.unit is None or series.unit == entry.unit
         ):
             return
@@ -281,6 +313,11 @@ class Registry:
                 del offenders[other]
             else:
                 offenders[other] = count - 1
+
+
+def _number(name: str, dimensions: tuple[tuple[str, str], ...]) -> int:
+    named = encode_series(Series(name, None, None, tuple(sorted(dimensions))))
+    return int.from_bytes(blake2b(named, digest_size=8).digest(), "big") >> 1
 
 
 __all__ = ["NO_STATISTICS", "NO_WINDOW_KEY", "Alias", "Entry", "Registry", "RowAlias"]

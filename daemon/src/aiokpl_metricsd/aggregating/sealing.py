@@ -12,10 +12,10 @@ from itertools import islice
 from msgspec import MsgspecError, Struct
 from msgspec.msgpack import Decoder, Encoder
 
-from aiokpl_metrics_protocol import Series
+from aiokpl_metrics_protocol import SUMMED_GAUGE, Series
 from aiokpl_metricsd.aggregating.histogram import Histogram
 from aiokpl_metricsd.aggregating.registry import Entry, Registry
-from aiokpl_metricsd.aggregating.statistics import Statistics
+from aiokpl_metricsd.aggregating.statistics import Share, Statistics
 from aiokpl_metricsd.aggregating.windows import Window
 
 # Stands first in each blob.
@@ -64,6 +64,7 @@ class _StoredStatistics(Struct, array_like=True, gc=False):
     last: float | bool
     last_second: int
     histogram: Histogram | None
+    shares: dict[int, Share] | None = None
 
 
 class _Stored(Struct, array_like=True, gc=False):
@@ -75,6 +76,7 @@ class _Stored(Struct, array_like=True, gc=False):
     dimensions: tuple[tuple[str, str], ...]
     overflow: bool
     statistics: _StoredStatistics
+    is_summed: bool = False
 
 
 _encoder = Encoder()
@@ -85,7 +87,15 @@ def encode_sealed(window: SealedWindow, slice_series: int) -> Iterator[bytes]:
     """Return a sealed window's series, `slice_series` at most in a blob. Any thread may ask, repeatedly."""
     remaining = iter(window.statistics.items())
     while part := [
-        (entry.name, entry.kind, entry.unit, entry.dimensions, entry.overflow, statistics)
+        (
+            entry.name,
+            entry.kind,
+            entry.unit,
+            entry.dimensions,
+            entry.overflow,
+            statistics,
+            entry.is_summed,
+        )
         for entry, statistics in islice(remaining, slice_series)
     ]:
         yield _encoder.encode((_VERSION, part))
@@ -105,7 +115,7 @@ def decode_sealed(blob: bytes) -> list[SealedSeries]:
         raise ValueError(f"what an open window held is of version {version}, not {_VERSION}")
     return [
         SealedSeries(
-            Series(each.name, each.kind, each.unit, each.dimensions),
+            Series(each.name, SUMMED_GAUGE if each.is_summed else each.kind, each.unit, each.dimensions),
             each.overflow,
             _build_statistics(each.statistics),
         )
@@ -118,7 +128,7 @@ def fill_window(window: Window, series: Iterable[SealedSeries], registry: Regist
     for each in series:
         entry = registry.restore(each.series, overflow=each.overflow)
         statistics = each.statistics
-        statistics.convert(entry.kind)
+        statistics.convert(entry.kind, is_summed=entry.is_summed)
         known = window.statistics.setdefault(entry, statistics)
         if known is not statistics:
             # Two series that are one now.
@@ -126,23 +136,30 @@ def fill_window(window: Window, series: Iterable[SealedSeries], registry: Regist
         entry.statistics, entry.window_key = known, window.key
 
 
-def unseal(window: Window, slice_series: int) -> Iterator[None]:
-    """Put back into a window what was set aside, `slice_series` series at a time."""
+def unseal(window: Window, slice_series: int) -> Iterator[int]:
+    """Put back into a window what was set aside, `slice_series` series at a time.
+
+    Yields:
+        How many shares of summed gauges there were twice, and are once now.
+    """
     sealed = window.sealed
     if sealed is None:
         return
     while sealed:
         live, key, sealed_key = window.statistics, window.key, window.sealed_key
+        twice = 0
         for _ in range(min(slice_series, len(sealed))):
             entry, earlier = sealed.popitem()
             later = live.get(entry)
             if later is not None:
+                twice += later.count_shares() + earlier.count_shares()
                 later.add_earlier(earlier)
+                twice -= later.count_shares()
                 continue
             live[entry] = earlier
             if entry.window_key == sealed_key:
                 entry.window_key = key
-        yield
+        yield twice
     window.sealed = None
     window.sealed_key = window.key
 
@@ -156,6 +173,7 @@ def _build_statistics(stored: _StoredStatistics) -> Statistics:
         stored.last + 0.0,
         stored.last_second,
         stored.histogram,
+        stored.shares,
     )
 
 

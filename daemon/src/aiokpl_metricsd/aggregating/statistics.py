@@ -1,6 +1,12 @@
-"""Values -> count, sum, min, max and last of one series in one window, while it is open."""
+"""Values -> count, sum, min, max and last of one series in one window, while it is open.
+
+Of a summed gauge, the value that holds is the sum of its producers' shares: the last value of each that was
+alive, which is to say that its share is not older than `ALIVE_S` before the newest one. So a worker that was
+recycled in the midst of a window does not count beside its successor, and no clock is asked.
+"""
 
 from math import inf
+from sys import float_info
 
 from msgspec import Struct
 
@@ -9,6 +15,22 @@ from aiokpl_metricsd.aggregating.histogram import Histogram
 
 # Before any second that an event can have.
 _NO_SECOND = -(2**63)
+
+# A producer tells its share each second. One that did not for this long has ended, or is so held up that
+# nobody can tell; half a second of either is ordinary on a busy machine.
+ALIVE_S = 10
+
+
+class Share(Struct, gc=False, array_like=True):
+    """What one producer adds to a summed gauge.
+
+    Attributes:
+        second: in which it said so last.
+        value: its last value.
+    """
+
+    second: int
+    value: float
 
 
 class Statistics(Struct, gc=False, array_like=True):
@@ -25,6 +47,7 @@ class Statistics(Struct, gc=False, array_like=True):
         last: the value with the greatest second; of equal seconds, the one that arrived last.
         last_second: that second.
         histogram: the distribution, where the series is a histogram.
+        shares: by producer, where the series is a summed gauge.
     """
 
     count: int = 0
@@ -34,6 +57,7 @@ class Statistics(Struct, gc=False, array_like=True):
     last: float = 0.0
     last_second: int = _NO_SECOND
     histogram: Histogram | None = None
+    shares: dict[int, Share] | None = None
 
     def add_same(self, value: float, count: int, second: int) -> None:
         """Add `count` events of one finite value."""
@@ -90,9 +114,59 @@ class Statistics(Struct, gc=False, array_like=True):
         self.max = max(other.max, self.max)
         if self.histogram is not None and other.histogram is not None:
             self.histogram.add_histogram(other.histogram)
+        self.add_shares(other)
 
-    def convert(self, kind: MetricKind) -> None:
+    def add_share(self, producer: int, value: float, second: int) -> bool:
+        """Note a producer's last value, of equal seconds the last to arrive. Return whether it is new."""
+        shares = self.shares
+        if shares is None:
+            shares = self.shares = {}
+        share = shares.get(producer)
+        if share is None:
+            shares[producer] = Share(second, value + 0.0)
+            return True
+        if second >= share.second:
+            share.second, share.value = second, value + 0.0
+        return False
+
+    def add_shares(self, other: "Statistics") -> None:
+        """Note the shares of other statistics which are newer than these; they stay as they are."""
+        if other.shares is None:
+            return
+        shares = self.shares
+        if shares is None:
+            shares = self.shares = {}
+        for producer, share in other.shares.items():
+            known = shares.get(producer)
+            if known is None or share.second > known.second:
+                shares[producer] = share
+
+    def sum_shares(self, alive_s: float = ALIVE_S) -> float:
+        """Return the sum of the shares of those that were alive at the newest one's second."""
+        shares = self.shares
+        if not shares:
+            return 0.0
+        since = max([share.second for share in shares.values()]) - alive_s
+        # Sorted, since the order in which producers came must not show in the last bit of the sum.
+        total = sum(sorted([share.value for share in shares.values() if share.second > since]), 0.0)
+        return min(max(-float_info.max, total), float_info.max)
+
+    def count_shares(self) -> int:
+        """Return how many producers have a share."""
+        return 0 if self.shares is None else len(self.shares)
+
+    def sum_up(self) -> "Statistics":
+        """Return what a closed window says of a summed gauge: one value, the sum of the shares."""
+        total = self.sum_shares()
+        return Statistics(1, total, total, total, total, self.last_second)
+
+    def convert(self, kind: MetricKind, *, is_summed: bool = False) -> None:
         """Hold what a series of this kind holds. A histogram that had no buckets has the mean in one."""
+        if not is_summed:
+            self.shares = None
+        elif self.shares is None:
+            # Whose it was is not known any more.
+            self.shares = {0: Share(self.last_second, self.last)} if self.count else {}
         if kind is not MetricKind.HISTOGRAM:
             self.histogram = None
         elif self.histogram is None:
@@ -106,9 +180,11 @@ class Statistics(Struct, gc=False, array_like=True):
         return None if self.histogram is None else self.histogram.freeze()
 
 
-def build_statistics(kind: MetricKind) -> Statistics:
+def build_statistics(kind: MetricKind, *, is_summed: bool = False) -> Statistics:
     """Return empty statistics for a series of this kind."""
+    if is_summed:
+        return Statistics(shares={})
     return Statistics(histogram=Histogram()) if kind is MetricKind.HISTOGRAM else Statistics()
 
 
-__all__ = ["Statistics", "build_statistics"]
+__all__ = ["ALIVE_S", "Share", "Statistics", "build_statistics"]

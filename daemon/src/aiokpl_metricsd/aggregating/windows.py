@@ -40,18 +40,44 @@ class Window(Struct, eq=False):
     sealed: dict[Entry, Statistics] | None = None
     sealed_key: int = 0
 
-    def read(self, entry: Entry) -> Statistics | None:
-        """Return what the window holds of a series, or None; it is not to be changed."""
+    def read(self, entry: Entry, earlier: "Iterable[Window]" = ()) -> Statistics | None:
+        """Return what the window holds of a series, or None; it is not to be changed.
+
+        Args:
+            entry: the series.
+            earlier: windows that are open and begin before this one. In this one's first second, what they
+                hold of a summed gauge stands for the producers that have not told theirs yet.
+        """
+        if entry.is_summed:
+            return self._read_summed(entry, earlier)
         statistics = self.statistics.get(entry)
         if self.sealed is None:
             return statistics
-        earlier = self.sealed.get(entry)
-        if statistics is None or earlier is None:
-            return statistics or earlier
+        sealed = self.sealed.get(entry)
+        if statistics is None or sealed is None:
+            return statistics or sealed
         whole = build_statistics(entry.kind)
         whole.add_earlier(statistics)
-        whole.add_earlier(earlier)
+        whole.add_earlier(sealed)
         return whole
+
+    def _read_summed(self, entry: Entry, earlier: "Iterable[Window]") -> Statistics | None:
+        """Return what the window holds of a summed gauge; its `last` is the sum of the shares."""
+        whole = build_statistics(entry.kind, is_summed=True)
+        for statistics in self._parts(entry):
+            whole.add_earlier(statistics)
+        if not whole.shares:
+            return None
+        for window in earlier:
+            for statistics in window._parts(entry):  # noqa: SLF001 - another one of this class
+                whole.add_shares(statistics)
+        whole.last = whole.sum_shares()
+        return whole
+
+    def _parts(self, entry: Entry) -> list[Statistics]:
+        """Return what came since the window was sealed, and what came before."""
+        parts = [self.statistics.get(entry), None if self.sealed is None else self.sealed.get(entry)]
+        return [part for part in parts if part is not None]
 
     def entries(self) -> list[Entry]:
         """Return the series that the window holds."""

@@ -157,6 +157,7 @@ def _restamp(snapshot: MetricSnapshot, start: float, end: float, window_id: str)
         snapshot.last,
         snapshot.histogram,
         window_id,
+        snapshot.is_summed,
     )
 
 

@@ -2,10 +2,13 @@
 
 Merging is associative: whatever the order in which parts are put together, count, sum, min, max, buckets and
 scale are the same, as far as sums of floats are. `last` is not a total: the later window's holds, of one
-window the last seen.
+window the last seen. Of summed gauges in one window it is one, and so is all else that they say.
 """
 
 from operator import add
+from sys import float_info
+
+from msgspec.structs import replace
 
 from aiokpl_metrics_protocol import MAX_BUCKETS, Buckets, MetricKind
 from aiokpl_metricsd.aggregating.histogram import Histogram
@@ -50,8 +53,11 @@ def merge_snapshots(first: MetricSnapshot, second: MetricSnapshot) -> MetricSnap
 
     Its window spans both. `last` is that of the snapshot whose window ends later, of one window the second's.
     Kind and unit are the first's, as wherever declarations differ; a histogram then takes the values of a
-    snapshot without buckets at their mean, so that buckets and count agree.
+    snapshot without buckets at their mean, so that buckets and count agree. Of summed gauges in one window
+    the values add up, and the count is that of one of them.
     """
+    if first.is_summed and second.is_summed and first.window_end == second.window_end:
+        return _add_summed(first, second)
     later = second if second.window_end >= first.window_end else first
     return MetricSnapshot(
         first.name,
@@ -67,7 +73,20 @@ def merge_snapshots(first: MetricSnapshot, second: MetricSnapshot) -> MetricSnap
         later.last,
         None if first.kind is not MetricKind.HISTOGRAM else merge_buckets(_buckets(first), _buckets(second)),
         first.window_id,
+        first.is_summed,
     )
+
+
+def _add_summed(first: MetricSnapshot, second: MetricSnapshot) -> MetricSnapshot:
+    most = float_info.max
+    sums = (
+        first.sum + second.sum,
+        first.min + second.min,
+        first.max + second.max,
+        first.last + second.last,
+    )
+    total, low, high, last = [min(max(-most, each), most) for each in sums]
+    return replace(first, count=max(first.count, second.count), sum=total, min=low, max=high, last=last)
 
 
 def _buckets(snapshot: MetricSnapshot) -> Buckets:

@@ -28,6 +28,7 @@ _COMPRESSION = 1
 _get_window = attrgetter("window_start", "window_end", "window_id")
 # In the order of `_Columns`. The getter makes its tuples in C.
 _get_row = attrgetter("name", "count", "sum", "min", "max", "dimensions", "kind", "unit", "last", "histogram")
+_is_summed = attrgetter("is_summed")
 
 
 class _Columns(Struct, frozen=True, array_like=True, gc=False):
@@ -41,6 +42,8 @@ class _Columns(Struct, frozen=True, array_like=True, gc=False):
     units: list[str | None]
     lasts: list[int | float]
     histograms: list[Buckets | None]
+    # None where none is, which an earlier version wrote nothing for.
+    are_summed: list[bool] | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -55,10 +58,7 @@ def encode_blobs(batch: Sequence[MetricSnapshot]) -> Iterator[bytes]:
 
 def encode_blob(snapshots: Sequence[MetricSnapshot]) -> bytes:
     """Return one blob."""
-    runs = [
-        (window, tuple(zip(*map(_get_row, run), strict=True)))
-        for window, run in groupby(snapshots, _get_window)
-    ]
+    runs = [(window, _encode_run(tuple(run))) for window, run in groupby(snapshots, _get_window)]
     return add_checksum(zlib.compress(_encoder.encode(runs), _COMPRESSION))
 
 
@@ -89,8 +89,15 @@ def decode_blob(blob: bytes) -> list[MetricSnapshot]:
             columns.lasts,
             columns.histograms,
             repeat(window_id),
+            repeat(False) if columns.are_summed is None else columns.are_summed,  # noqa: FBT003 - a column
         )
     return snapshots
+
+
+def _encode_run(run: tuple[MetricSnapshot, ...]) -> tuple[tuple[object, ...], ...]:
+    columns = tuple(zip(*map(_get_row, run), strict=True))
+    are_summed = tuple(map(_is_summed, run))
+    return (*columns, are_summed) if any(are_summed) else columns
 
 
 __all__ = ["BLOB_SNAPSHOTS", "decode_blob", "encode_blob", "encode_blobs"]

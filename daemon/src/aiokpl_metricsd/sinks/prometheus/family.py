@@ -74,6 +74,7 @@ class Series(Struct, gc=False):
         seen: what open windows hold, a chain.
         taken: the newest closed window that is in the totals.
         taken_end: its end, in epoch seconds.
+        is_summed: a gauge of whose sources in one window the sum holds.
     """
 
     key: SeriesKey
@@ -90,6 +91,7 @@ class Series(Struct, gc=False):
     seen: Seen | None = None
     taken: str = ""
     taken_end: float = 0.0
+    is_summed: bool = False
 
     def take_seen(self, window_id: str, *, keep: bool = False) -> None:
         """Put away what was seen of a window that has closed.
@@ -140,7 +142,14 @@ class Series(Struct, gc=False):
             if seen.start > newest.start:
                 newest = seen
             seen = seen.next
-        return self.last if newest is None else newest.last
+        if newest is None or not self.is_summed:
+            return self.last if newest is None else newest.last
+        total, seen = 0.0, self.seen
+        while seen is not None:
+            if seen.start == newest.start:
+                total += seen.last
+            seen = seen.next
+        return total
 
     def read_counts(self) -> tuple[int, Sequence[int]]:
         """Return how many values there are, and how many by bound."""

@@ -249,6 +249,7 @@ class PrometheusSink:
         if series.kind is MetricKind.HISTOGRAM:
             series.is_signed = series.is_signed or snapshot.min < 0.0
             counts = self._count(snapshot)
+        series.is_summed = snapshot.is_summed
         series.take_seen(snapshot.window_id)
         series.add(snapshot.count, snapshot.sum, snapshot.last, counts)
         return None
@@ -321,6 +322,8 @@ class PrometheusSink:
                 found = self._build_series(key, entry.kind, entry.unit, window.start, now)
             elif found.kind is not entry.kind:
                 found = RefusalReason.KIND_DIFFERS
+        if isinstance(found, Series):
+            found.is_summed = entry.is_summed
         # What is refused is counted and named when its window closes.
         source = Source(found if isinstance(found, Series) else None)
         if found is not RefusalReason.TOO_MANY_SERIES:
