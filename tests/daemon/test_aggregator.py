@@ -73,14 +73,25 @@ def test_a_daemon_that_ends_in_the_second_in_which_the_last_one_ended_uses_up_on
     bench.check()
 
 
-def test_at_the_end_a_window_keeps_its_time_where_the_clock_is_behind_what_has_closed() -> None:
+def test_at_the_end_the_clock_may_be_behind_what_has_closed() -> None:
     bench = Bench()
     bench.aggregator.add_columns([build_column(1.0, BEGIN)], BEGIN)
     bench.freeze(bench.aggregator.close_due(BEGIN + 62, 2.0))
-    bench.aggregator.add_columns([build_column(1.0, BEGIN + 63)], BEGIN + 63)
+    bench.aggregator.add_columns([build_column(1.0, BEGIN + 63), build_column(1.0, BEGIN + 123)], BEGIN + 63)
     (window,) = bench.aggregator.close_for_good(BEGIN + 20)
-    assert (window.start, window.end, window.events) == (BEGIN + 60, BEGIN + 120, 1)
-    assert bench.ledger.events_early == 0
+    assert (window.start, window.end, window.events) == (BEGIN + 60, BEGIN + 61, 2)
+    assert bench.windows.closed_until == BEGIN + 61
+    assert bench.ledger.events_early == 1
+    bench.check()
+
+
+def test_at_the_end_what_lies_ahead_of_a_longer_window_that_was_restored_counts_in_it() -> None:
+    bench = Bench()
+    bench.aggregator.restore(1, BEGIN, BEGIN + 3_600, 0, ())
+    bench.aggregator.add_columns([build_column(1.0, BEGIN + 3_600)], BEGIN + 3_590)
+    (window,) = bench.aggregator.close_for_good(BEGIN + 3_590)
+    assert (window.number, window.end, window.events) == (1, BEGIN + 3_591, 1)
+    bench.check()
 
 
 def test_a_column_of_equal_values_counts_them_all() -> None:

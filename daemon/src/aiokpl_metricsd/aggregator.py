@@ -149,28 +149,29 @@ class Aggregator:
         return self._closed(self._windows.close_due(now, grace_s))
 
     def close_all(self, now: float) -> list[Window]:
-        """Close every window, the current one with the current second; return them, oldest first."""
+        """Close every window, as the clock was set back; return them, oldest first."""
         self._check_unsealed()
         self._window = _NO_WINDOW
         return self._closed(self._windows.close_all(now))
 
-    def close_for_good(self, now: float) -> list[Window]:
+    def close_for_good(self, now: float, *, keeps: bool = False) -> list[Window]:
         """Close every window at the daemon's end; return them, oldest first.
 
-        What lies wholly ahead of the clock counts in the current window, as early. It keeps its own window
-        only where the clock was set back behind what has closed: then the current second's window is closed
-        and sent, and that time is used twice whatever is done here.
+        What lies wholly ahead of the clock counts in the current window, as early.
+
+        Args:
+            now: epoch seconds.
+            keeps: as for `Windows.close_early`.
         """
         self._check_unsealed()
         ahead = [window for window in self._windows.opened if window.start > now]
         if ahead:
-            current, _, _ = self._windows.find(int(now), now)
-            # The last daemon may have used this second up; then the next one is the current one.
-            if current.start <= int(now) + 1:
-                ahead = [window for window in ahead if window is not current]
-                self._ledger.events_early += take_in(current, ahead)
-                self._windows.discard(ahead)
-        return self.close_all(now)
+            current = self._windows.current(now)
+            ahead = [window for window in ahead if window is not current]
+            self._ledger.events_early += take_in(current, ahead)
+            self._windows.discard(ahead)
+        self._window = _NO_WINDOW
+        return self._closed(self._windows.close_early(now, keeps=keeps))
 
     def begin_anew(self, now: float) -> None:
         """Begin windows at `now`, after the clock was set back; the open ones must have been closed."""

@@ -296,7 +296,8 @@ class Daemon:
             if self._is_stuck:
                 return
             now = self._clock.time()
-            windows = self.aggregator.close_due(now, 0.0) + self.aggregator.close_for_good(now)
+            keeps = self._state is not None
+            windows = self.aggregator.close_due(now, 0.0) + self.aggregator.close_for_good(now, keeps=keeps)
             storing = asyncio.ensure_future(self._hand_over(windows, int(now)))
             await self._wait_stored(storing)
             if storing.done():

@@ -2,16 +2,25 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiokpl_metricsd.aggregating.windows import MAX_OPEN_WINDOWS, Window, Windows
+from aiokpl_metricsd.aggregating.windows import MAX_OPEN_WINDOWS, Window, Windows, latest_begin
 
 BEGIN = 6_000
 
 
 def bounds(windows: list[Window]) -> list[tuple[int, int]]:
     return [(window.start, window.end) for window in windows]
+
+
+def restart(windows: Windows) -> Windows:
+    """Return the windows of the next daemon, as the checkpoint of the last one has them."""
+    again = Windows(windows.interval_s, windows.closed_until, windows.last_number)
+    for window in windows.opened:
+        again.restore(window.number, window.start, window.end)
+    return again
 
 
 def test_a_second_counts_in_the_aligned_window_that_contains_it() -> None:
@@ -86,10 +95,11 @@ def test_at_most_64_windows_are_open_whatever_producers_send() -> None:
     assert len(windows.opened) == 64
 
 
-def test_at_shutdown_the_current_window_ends_with_the_second_of_its_closing() -> None:
+@pytest.mark.parametrize("keeps", [False, True])
+def test_at_the_end_the_current_window_ends_with_the_second_of_its_closing(keeps: bool) -> None:
     windows = Windows(60, BEGIN)
     windows.find(BEGIN + 10, BEGIN + 15.3)
-    assert bounds(windows.close_all(BEGIN + 15.3)) == [(BEGIN, BEGIN + 16)]
+    assert bounds(windows.close_early(BEGIN + 15.3, keeps=keeps)) == [(BEGIN, BEGIN + 16)]
     window, late, _ = windows.find(BEGIN + 15, BEGIN + 15.9)
     assert late
     assert bounds([window]) == [(BEGIN + 16, BEGIN + 60)]
@@ -99,23 +109,67 @@ def test_a_daemon_that_begins_with_the_next_second_overlaps_with_none_of_the_one
     for closing in (BEGIN + 0.0, BEGIN + 15.3, BEGIN + 59.9):
         before = Windows(60, BEGIN)
         before.find(int(closing), closing)
-        (last,) = before.close_all(closing)
+        (last,) = before.close_early(closing, keeps=True)
         after = Windows(60, int(closing) + 1)
         first, _, _ = after.find(int(closing), closing + 0.05)
         assert last.end <= first.start
 
 
-def test_a_window_ahead_of_the_clock_keeps_its_bounds_at_shutdown() -> None:
+@pytest.mark.parametrize("interval_s", [1, 4, 60])
+def test_however_often_daemons_end_within_a_second_none_uses_a_time_twice(interval_s: int) -> None:
+    now = BEGIN + 30.5
+    windows = Windows(interval_s, BEGIN + 30)
+    closed: list[tuple[int, int]] = []
+    for _ in range(2 * interval_s + 2):
+        windows.find(int(now), now)
+        closed += bounds(windows.close_early(now, keeps=True))
+        windows = restart(windows)
+        # Or the next daemon would take its clock for one that was set back.
+        assert windows.closed_until <= latest_begin(now, interval_s)
+    assert closed == [(BEGIN + 30 + number, BEGIN + 31 + number) for number in range(interval_s + 1)]
+    # What was left open, and restored each time, ends in its own time.
+    (left,) = windows.opened
+    assert left.start == closed[-1][1]
+    assert windows.close_due(left.end, 0.0) == [left]
+
+
+def test_where_the_clock_was_set_back_by_less_than_an_interval_a_window_ends_with_its_first_second() -> None:
+    windows = Windows(60, BEGIN + 60)
+    window, late, _ = windows.find(BEGIN + 20, BEGIN + 20.0)
+    assert late
+    assert windows.close_early(BEGIN + 20.5, keeps=True) == [window]
+    assert bounds([window]) == [(BEGIN + 60, BEGIN + 61)]
+
+
+def test_without_a_next_daemon_that_goes_on_nothing_is_left_open() -> None:
+    windows = Windows(1, BEGIN + 60)
+    windows.find(BEGIN, BEGIN + 0.0)
+    assert bounds(windows.close_early(BEGIN + 0.5, keeps=False)) == [(BEGIN + 60, BEGIN + 61)]
+
+
+def test_a_window_ahead_of_the_clock_keeps_its_bounds_where_the_clock_was_set_back() -> None:
     windows = Windows(60, BEGIN)
     for second in (BEGIN, BEGIN + 65):
         windows.find(second, BEGIN + 10)
     assert bounds(windows.close_all(BEGIN + 10)) == [(BEGIN, BEGIN + 11), (BEGIN + 60, BEGIN + 120)]
 
 
-def test_a_window_past_its_end_keeps_it_at_shutdown() -> None:
+def test_a_window_past_its_end_keeps_it_at_the_end() -> None:
     windows = Windows(60, BEGIN)
     windows.find(BEGIN, BEGIN)
-    assert bounds(windows.close_all(BEGIN + 61)) == [(BEGIN, BEGIN + 60)]
+    assert bounds(windows.close_early(BEGIN + 61, keeps=True)) == [(BEGIN, BEGIN + 60)]
+
+
+def test_a_longer_window_that_was_restored_ends_early_and_the_next_daemon_begins_there() -> None:
+    windows = Windows(60, BEGIN)
+    windows.restore(1, BEGIN, BEGIN + 3_600)
+    assert windows.closed_until == BEGIN
+    # Neither late nor early: it is the current one.
+    assert windows.find(BEGIN + 100, BEGIN + 100.0)[1:] == (False, False)
+    assert windows.find(BEGIN + 9_000, BEGIN + 100.0)[0].number == 1
+    assert bounds(windows.close_early(BEGIN + 100.5, keeps=True)) == [(BEGIN, BEGIN + 101)]
+    assert windows.closed_until == BEGIN + 101
+    assert bounds([windows.find(BEGIN + 105, BEGIN + 105.0)[0]]) == [(BEGIN + 101, BEGIN + 120)]
 
 
 def test_after_beginning_anew_earlier_seconds_have_windows_again() -> None:
@@ -142,6 +196,7 @@ STEP = st.one_of(
     st.tuples(st.just("find"), st.integers(-200, 200)),
     st.tuples(st.just("tick"), st.integers(-20, 100)),
     st.tuples(st.just("close"), st.integers(0, 5)),
+    st.tuples(st.just("restart"), st.integers(0, 1)),
 )
 
 
@@ -166,6 +221,9 @@ def test_under_any_clock_windows_never_overlap_and_each_closes_once(
         elif kind == "tick":
             now += amount
             closed += windows.close_due(now, grace_s)
+        elif kind == "restart":
+            closed += windows.close_early(now, keeps=bool(amount))
+            windows = restart(windows)
         else:
             closed += windows.close_all(now + amount)
         assert len(windows.opened) <= MAX_OPEN_WINDOWS

@@ -1,9 +1,15 @@
 """Seconds -> windows: tumbling, aligned to the epoch, each closed once, no two of them overlapping.
 
 A second belongs to the window that contains it. One whose window has closed is late and counts in the oldest
-open window; one more than an interval ahead of the clock is early and counts in the current window. What is
-late is decided by what has closed, not by the clock, so that producers that were held back find their own
-windows.
+open window, or in the current one where none is open: an interval in which nothing was counted has none. One
+more than an interval ahead of the clock is early and counts in the current window. What is late is decided by
+what has closed, not by the clock, so that producers that were held back find their own windows.
+
+A daemon's end closes every window early, and the next daemon's first one begins there: a second that was in
+any window is in no other one. So a window of which not even the first second has begun, as its time was used
+up before or the clock was set back, is closed with that second alone, ahead of the clock. `latest_begin` is
+how far that may go; where the next daemon would take its clock for one that was set back, the window is left
+open for it.
 """
 
 from collections.abc import Iterable
@@ -100,8 +106,10 @@ class Windows:
         self.interval_s = interval_s
         self._closed_until = begin
         self._open: dict[int, Window] = {}
-        # Restored ones whose length is another interval's. No other window begins before their end.
+        # Restored ones whose length is another interval's, and the end of them and of what has closed: no
+        # other window begins before it.
         self._odd: list[Window] = []
+        self._horizon = begin
         self._last_number = last_number
         self._last_key = 0
 
@@ -123,16 +131,22 @@ class Windows:
     def find(self, second: int, now: float) -> tuple[Window, bool, bool]:
         """Return the window where an event of `second` counts, whether it is late, whether it is early."""
         if second > now + self.interval_s:
-            return self._current(now), False, True
-        if second < self._closed_until:
-            for window in self.opened if self._odd else ():
-                if window.start <= second < window.end:
-                    return window, False, False
-            return self._oldest(now), True, False
+            return self.current(now), False, True
+        if second < self._horizon:
+            restored = self._find_restored(second)
+            return (self._oldest(now), True, False) if restored is None else (restored, False, False)
         aligned = second - second % self.interval_s
         if self._is_full(aligned):
             return self._oldest(now), True, False
         return self._at(second), False, False
+
+    def current(self, now: float) -> Window:
+        """Return the window of the current second, or the one that begins next where that is used up."""
+        restored = self._find_restored(int(now))
+        if restored is not None:
+            return restored
+        second = max(int(now), self._horizon)
+        return self._oldest(now) if self._is_full(second - second % self.interval_s) else self._at(second)
 
     def close_due(self, now: float, grace_s: float) -> list[Window]:
         """Close the windows whose end and grace have passed; return them, oldest first."""
@@ -142,21 +156,39 @@ class Windows:
         return due
 
     def close_all(self, now: float) -> list[Window]:
-        """Close every window; return them, oldest first.
+        """Close every window, as the clock was set back; return them, oldest first.
 
-        One that has not reached its end ends with the current second, or, where that was used up before, with
-        the next one; none begins before that. A window that lies further ahead of the clock keeps its own
-        bounds.
+        One that contains the current second ends with it. Those that lie ahead of the clock keep their own
+        bounds: that time has been.
         """
-        closing, begin = self.opened, self._closed_until
+        closing = self.opened
         end = int(now) + 1
         for window in closing:
             if window.start < end < window.end:
                 window.end = end
-            elif window.start == end == begin:
-                window.end = end + 1
             self._close(window)
         return closing
+
+    def close_early(self, now: float, *, keeps: bool) -> list[Window]:
+        """Close every window, as the daemon ends; return them, oldest first.
+
+        One that has not reached its end ends with the current second, or with its own first one.
+
+        Args:
+            now: epoch seconds.
+            keeps: what is still open is kept for the next daemon: a window that would end too late for it to
+                go on there is not closed.
+        """
+        latest = latest_begin(now, self.interval_s)
+        closed: list[Window] = []
+        for window in self.opened:
+            end = min(window.end, max(int(now), window.start) + 1)
+            if keeps and end > latest:
+                continue
+            window.end = end
+            self._close(window)
+            closed.append(window)
+        return closed
 
     def discard(self, windows: Iterable[Window]) -> None:
         """Let open windows go that are empty, as if they had never been opened."""
@@ -165,7 +197,7 @@ class Windows:
 
     def begin_anew(self, now: float) -> None:
         """Forget what has closed, after the clock was set back; the open windows must have been closed."""
-        self._closed_until = int(now)
+        self._closed_until = self._horizon = int(now)
 
     def next_end(self) -> int | None:
         """Return the end of the oldest open window, or None when none is open."""
@@ -189,7 +221,7 @@ class Windows:
             self._open[aligned] = window
         else:
             self._odd.append(window)
-            self._closed_until = max(self._closed_until, end)
+            self._horizon = max(self._horizon, end)
         return window
 
     def _new_key(self) -> int:
@@ -201,11 +233,14 @@ class Windows:
             return self.opened[0]
         if self._open:
             return self._open[min(self._open)]
-        return self._at(max(int(now), self._closed_until))
+        return self._at(max(int(now), self._horizon))
 
-    def _current(self, now: float) -> Window:
-        second = max(int(now), self._closed_until)
-        return self._oldest(now) if self._is_full(second - second % self.interval_s) else self._at(second)
+    def _find_restored(self, second: int) -> Window | None:
+        """Return the window that contains a second before the horizon; there is none but those restored."""
+        for window in self.opened if self._odd else ():
+            if window.start <= second < window.end:
+                return window
+        return None
 
     def _is_full(self, aligned: int) -> bool:
         return len(self._open) >= MAX_OPEN_WINDOWS and aligned not in self._open
@@ -215,7 +250,7 @@ class Windows:
         window = self._open.get(aligned)
         if window is None:
             self._last_number += 1
-            start = max(aligned, self._closed_until)
+            start = max(aligned, self._horizon)
             key = self._new_key()
             end = aligned + self.interval_s
             window = Window(self._last_number, start, end, {}, key=key, sealed_key=key)
@@ -223,18 +258,28 @@ class Windows:
         return window
 
     def _close(self, window: Window) -> None:
-        self._remove(window)
         self._closed_until = max(self._closed_until, window.end)
+        self._remove(window)
 
     def _remove(self, window: Window) -> None:
         if window in self._odd:
             self._odd.remove(window)
         else:
             del self._open[window.start - window.start % self.interval_s]
+        self._horizon = max([self._closed_until, *[odd.end for odd in self._odd]])
+
+
+def latest_begin(now: float, interval_s: int) -> int:
+    """Return the latest second at which the windows of a daemon that starts now can begin.
+
+    The last daemon's ended with its last second, or at most an interval later. Where they ended later still,
+    the clock has been set back since, by more than an interval.
+    """
+    return int(now) + interval_s + 1
 
 
 def _start_of(window: Window) -> int:
     return window.start
 
 
-__all__ = ["MAX_OPEN_WINDOWS", "Window", "Windows"]
+__all__ = ["MAX_OPEN_WINDOWS", "Window", "Windows", "latest_begin"]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aiokpl_metrics_protocol import ColumnsFrame, FoldedFrame, RowsFrame
-from aiokpl_metricsd.aggregating.windows import Windows
+from aiokpl_metricsd.aggregating.windows import Windows, latest_begin
 from aiokpl_metricsd.aggregator import Aggregator
 from aiokpl_metricsd.checkpoint import restore
 from aiokpl_metricsd.decoder import Decoder
@@ -35,7 +35,7 @@ class Resumption:
     Attributes:
         windows: where this daemon's begin; none is open.
         is_new: there is a state directory, and no checkpoint in it yet.
-        is_set_back: the clock is behind the last window by more than an interval. To wait until it is there
+        is_set_back: the clock is behind the last windows by more than an interval. To wait until it is there
             again would make everything late, and would keep for as long what was open.
     """
 
@@ -48,7 +48,11 @@ class Resumption:
         if recovered is None or recovered.ledger is None:
             self.windows = Windows(interval_s, int(now))
             return
-        self.is_set_back = recovered.closed_until > int(now) + interval_s
+        latest = latest_begin(now, interval_s)
+        # What is open may be an interval ahead of the clock it was counted by.
+        self.is_set_back = recovered.closed_until > latest or any(
+            part.start > latest + interval_s for part in recovered.opened
+        )
         begin = int(now) if self.is_set_back else recovered.closed_until
         self.windows = Windows(interval_s, begin, recovered.last_number)
 
