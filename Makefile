@@ -48,6 +48,8 @@ docs: $(VENV)/.dev-installed ## Make the generated parts of the documents anew
 integration: $(VENV)/.dev-installed ## Run the tests against real parts, installing what is missing
 	@command -v prometheus >/dev/null || apt-get install -y --no-install-recommends prometheus >/dev/null \
 		|| echo "== Prometheus cannot be installed here: its tests are skipped"
+	@command -v systemd-analyze >/dev/null || apt-get install -y --no-install-recommends systemd >/dev/null \
+		|| echo "== systemd cannot be installed here: its tests are skipped"
 	$(BIN)/python -m pytest -q -rs tests/integration tests/deploy $(PYTEST_ARGS)
 
 crash-test: $(VENV)/.dev-installed ## Kill the daemon 200 times a loop, and count every event; CRASH_ARGS="--kills 20"

@@ -49,6 +49,7 @@ RESTART = {
 # So does a type.
 TYPES = {
     "seccompProfile": {"RuntimeDefault", "Localhost"},
+    "appArmorProfile": {"RuntimeDefault", "Localhost"},
     "strategy": {"RollingUpdate", "Recreate"},
 }
 
@@ -74,6 +75,7 @@ def _check_pod(kind: str, spec: Node) -> Iterator[str]:
     context = spec.get("securityContext", {})
     if "sysctls" in context:
         yield "sysctls are set"
+    yield from _check_profiles(context)
     for volume in spec.get("volumes", ()):
         kinds = set(volume) - {"name"}
         if len(kinds) != 1 or not kinds <= VOLUMES:
@@ -106,9 +108,15 @@ def _check_container(container: Node, pod_context: Node, *, is_initial: bool) ->
         "hostPort": any(port.get("hostPort") for port in container.get("ports", ())),
     }
     yield from (problem for problem, is_there in broken.items() if is_there)
+    yield from _check_profiles(own)
     for place in ("startupProbe", "livenessProbe", "readinessProbe", "lifecycle"):
         if "host" in _list_keys(container.get(place, {})):
             yield f"{place} names a host"
+
+
+def _check_profiles(context: Node) -> Iterator[str]:
+    """Yield what is of another security module or operating system; some is allowed, ours needs none."""
+    yield from (f"{key} is set" for key in ("seLinuxOptions", "windowsOptions") if key in context)
 
 
 def _list_keys(node: object) -> set[str]:

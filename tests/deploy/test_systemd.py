@@ -19,7 +19,7 @@ SERVICE = UNITS / "aiokpl-metricsd.service"
 SOCKET = UNITS / "aiokpl-metricsd.socket"
 
 needs_systemd = pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="needs systemd-analyze, of the package systemd"
+    shutil.which("systemd-analyze") is None, reason="needs systemd-analyze: make integration installs it"
 )
 
 
