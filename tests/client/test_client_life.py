@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from aiokpl_metrics_client import ClientStatistics, MetricsClient, MetricsLevel, State
-from aiokpl_metrics_client import sender as sender_module
+from aiokpl_metrics_client import ClientStatistics, MetricsClient, MetricsLevel, State, process
 from aiokpl_metrics_protocol import Series
 from tests.client.conftest import ClientMaker
 from tests.client.door import Door
@@ -90,7 +89,7 @@ def test_at_none_nothing_outlives_a_call(
 ) -> None:
     registered: list[object] = []
     monkeypatch.setattr(atexit, "register", registered.append)
-    monkeypatch.setattr(sender_module, "_hooks_installed", False)
+    monkeypatch.setattr(process, "_hooks_installed", False)
     threads = set(threading.enumerate())
     client = make_client(level=MetricsLevel.NONE)
     _use_everything(client)
@@ -108,7 +107,7 @@ def test_at_none_nothing_outlives_a_call(
     assert grown < 20_000
     assert set(threading.enumerate()) <= threads
     assert registered == []
-    assert client._sender not in sender_module._senders
+    assert client._sender not in process.read_members()
     assert door.read() == 0
     assert client.close() is True
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aiokpl_metrics_client import MetricsClient, State
+from aiokpl_metrics_client import MetricsClient, State, process
 from aiokpl_metrics_client import outbound as outbound_module
 from aiokpl_metrics_client import sender as sender_module
 from aiokpl_metrics_client.transport import Outcome
@@ -138,7 +138,7 @@ def test_close_ends_the_thread_and_the_socket(door: Door, client: MetricsClient)
     thread.join(10)
     assert not thread.is_alive()
     assert client._sender._outbound.transport._socket is None
-    assert client._sender not in sender_module._senders
+    assert client._sender not in process.read_members()
 
 
 def test_close_is_bounded_while_another_flush_waits(make_client: ClientMaker) -> None:
@@ -215,7 +215,7 @@ def test_a_client_let_go_without_a_daemon_ends_as_well(
     thread.join(10)
     assert not thread.is_alive()
     assert sender.statistics().dropped == {"closed": 1}
-    assert sender not in sender_module._senders
+    assert sender not in process.read_members()
 
 
 def test_an_instrument_alone_keeps_events_coming(door: Door) -> None:

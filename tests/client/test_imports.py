@@ -43,7 +43,7 @@ def _third_party(modules: set[str]) -> set[str]:
     [
         "import aiokpl_metrics_client",
         "from aiokpl_metrics_client import *",
-        "import aiokpl_metrics_client as c; client = c.MetricsClient(); client.close()",
+        "import aiokpl_metrics_client as c; c.MetricsClient(level=c.MetricsLevel.NONE).put('n')",
     ],
 )
 def test_a_fresh_interpreter_loads_no_third_party_module_but_msgspec(body: str) -> None:
@@ -53,10 +53,9 @@ def test_a_fresh_interpreter_loads_no_third_party_module_but_msgspec(body: str) 
     assert "aiokpl_metrics_client.testing" not in added
 
 
-def test_sending_loads_the_socket_and_nothing_of_asyncio_or_logging() -> None:
-    own, added = _import(
-        "import aiokpl_metrics_client as c; client = c.MetricsClient('/nowhere'); client.put('n')"
-    )
+@pytest.mark.parametrize("use", ["client.close()", "client.put('n')"])
+def test_a_client_loads_the_socket_when_it_is_made_and_nothing_of_asyncio_or_logging(use: str) -> None:
+    own, added = _import(f"import aiokpl_metrics_client as c; client = c.MetricsClient('/nowhere'); {use}")
     assert _third_party(own | added) <= ALLOWED
     assert "socket" in added
     assert added & {"asyncio", "logging", "ssl"} == set()

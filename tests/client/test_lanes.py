@@ -203,10 +203,8 @@ def test_acks_of_a_daemon_that_died_with_unread_frames_count(
     _wait_for_events(lanes, 1)
     wait_for(lambda: client.statistics().events_unacknowledged == 0, "the ack")
     outbound = client._sender._outbound
-    lock = client._sender._enter(10.0)
-    assert lock is not None
     # The thread stands still: an ack comes, two frames stay unread, and then the daemon dies.
-    try:
+    with client._sender._lock:
         client.put("n")
         outbound.drain(all_of_it=True)
         assert not outbound.send()
@@ -220,8 +218,6 @@ def test_acks_of_a_daemon_that_died_with_unread_frames_count(
         outbound._receive()
         assert outbound.progress.events_unacknowledged == 0, "the ack came behind ECONNRESET"
         assert outbound.transport.way.value == "", "and after it the end"
-    finally:
-        client._sender._leave(lock)
 
 
 def test_a_daemon_that_ends_in_order_acknowledges_what_it_read_and_the_next_one_gets_the_rest(

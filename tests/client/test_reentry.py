@@ -10,8 +10,7 @@ from types import FrameType
 
 import pytest
 
-from aiokpl_metrics_client import MetricsClient
-from aiokpl_metrics_client import sender as sender_module
+from aiokpl_metrics_client import MetricsClient, process
 from tests.client.door import Door
 from tests.support.polling import wait_for
 
@@ -146,4 +145,4 @@ def test_a_finalizer_may_put_and_let_a_client_go_in_any_thread(door: Door, clien
 
     wait_for(collect, "all of them to be collected")
     door.wait_for_events(150)
-    wait_for(lambda: len(sender_module._senders) <= 1 or None, "the inner clients to end")
+    wait_for(lambda: len(process.read_members()) <= 1 or None, "the inner clients to end")

@@ -7,7 +7,7 @@ bound `append` is all that an event needs.
 
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from aiokpl_metrics_client.instruments import Append, Instrument
@@ -81,6 +81,7 @@ class BufferTable:
         # it takes 20 ns longer.
         self.appends: dict[object, Append] = {}
         self._discard: Append | None = None
+        self._wrap: Callable[[Append], Append] | None = None
 
     def __len__(self) -> int:
         """Return the number of buffers."""
@@ -110,7 +111,7 @@ class BufferTable:
                     buffer.is_summed = True
                     self._summed[buffer.series] = buffer
                 self._instruments.add(instrument)
-                instrument.record = buffer.values.append
+                instrument.record = self._open(buffer)
             else:
                 instrument.record = self._discard
         return instrument
@@ -131,7 +132,7 @@ class BufferTable:
             # The cache is as bounded as the buffers: a key of an overflow series would be one of endless
             # many.
             if key is not None and not buffer.overflow and len(self.appends) < 4 * self._max_series:
-                self.appends[key] = buffer.values.append
+                self.appends[key] = self._open(buffer)
                 buffer.keys.append(key)
             buffer.values.append(value)
 
@@ -149,6 +150,23 @@ class BufferTable:
                     buffer.last_used = now_s - IDLE_S
                     self._retired.append(buffer)
 
+    def wrap(self, wrap: Callable[[Append], Append] | None) -> None:
+        """Have events recorded through what `wrap` makes of a buffer's `append`; None is by that alone.
+
+        Whoever has kept an instrument's `record` for himself goes on with that.
+        """
+        with self._lock:
+            self._wrap = wrap
+            if self._discard is not None:
+                return
+            for buffer in self._by_series.values():
+                for key in buffer.keys:
+                    self.appends[key] = self._open(buffer)
+            for instrument in self._instruments:
+                buffer = self._find(encode_series(instrument.series), instrument.series)
+                buffer.bound = True
+                instrument.record = self._open(buffer)
+
     def discard_from_now_on(self, discard: Append) -> None:
         """Keep nothing that comes from now on."""
         with self._lock:
@@ -165,6 +183,10 @@ class BufferTable:
         for buffer in self.summed():
             # So is its share of a summed gauge.
             buffer.share = None
+
+    def _open(self, buffer: Buffer) -> Append:
+        append = buffer.values.append
+        return append if self._wrap is None else self._wrap(append)
 
     def _find(self, encoded: bytes, series: Series) -> Buffer:
         buffer = self._by_series.get(encoded)

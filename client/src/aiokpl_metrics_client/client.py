@@ -316,6 +316,8 @@ class MetricsClient:
 
     def _put_first(self, key: tuple[Any, ...], dimensions: Mapping[str, object], value: float) -> None:
         series = self._build_series(key[0], None, None, dimensions)
+        # Before the event is there: what a child has of its parent's is dropped.
+        self._sender.check_process()
         self._sender.table.put(key, series, value, time.monotonic())
         self._sender.start()
 

@@ -117,6 +117,8 @@ class Outbound:
         self.progress = Progress()
         self.state = State.IDLE
         self.idle_drains = 0
+        # Since when a daemon that was there is away, on the clock that never steps.
+        self.lost_at: float | None = None
         self._table = table
         self._producer_id = producer_id
         self._encoder = Encoder(producer_id, self.drops)
@@ -190,6 +192,7 @@ class Outbound:
                 return self._note_away()
             if outcome is Outcome.SENT:
                 self.state = State.CONNECTED
+                self.lost_at = None
             if self._resend:
                 self._resend -= 1
                 continue
@@ -227,6 +230,18 @@ class Outbound:
             events_in_fold=0,
             bytes_in_fold=0,
             events_unsendable=progress.events_unsendable + events,
+        )
+
+    def recount(self) -> None:
+        """Count anew what waits: a Ctrl-C came between a step and its count."""
+        pending, kept = tuple(self._pending), tuple(self._unacknowledged)
+        self.progress = self.progress._replace(
+            events_pending=sum([frame.events for frame in pending]),
+            bytes_pending=sum([len(frame.data) for frame in pending]),
+            events_in_fold=self._fold.events,
+            bytes_in_fold=self._fold.size_bytes,
+            events_unacknowledged=sum([frame.events for frame in kept]),
+            bytes_unacknowledged=sum([len(frame.data) for frame in kept]),
         )
 
     def dropped(self) -> dict[str, int]:
@@ -408,6 +423,8 @@ class Outbound:
             self.state = State.UNSUPPORTED
             return True
         self.state = State.AWAY
+        if self.lost_at is None and transport.connected_path is not None:
+            self.lost_at = self._monotonic()
         if not transport.offers_no_lane:
             self._no_lane_since = None
         elif self._no_lane_since is None:

@@ -3,10 +3,9 @@
 It starts with the first series, not at import. Whoever holds the lock may drain and send: the thread,
 `flush`, the exit of the interpreter; nobody holds it while waiting. While frames wait the thread waits for
 the socket, to be writable or to bring acknowledgements; while the daemon is away it looks for it five times a
-second; and meanwhile it goes on collecting.
+second; and meanwhile it goes on collecting. Where no thread can start, whoever records does its work.
 """
 
-import atexit
 import os
 import sys
 import threading
@@ -14,10 +13,12 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 
+from aiokpl_metrics_client import process
 from aiokpl_metrics_client.buffers import BufferTable
+from aiokpl_metrics_client.instruments import Append
 from aiokpl_metrics_client.outbound import Mark, Outbound
 from aiokpl_metrics_client.statistics import ClientStatistics, DropReason, State
-from aiokpl_metrics_client.transport import LANE_VARIABLE, Transport, load_modules
+from aiokpl_metrics_client.transport import LANE_VARIABLE, Transport
 
 # How often the buffers are drained while events come.
 DRAIN_INTERVAL_S = 0.1
@@ -32,18 +33,18 @@ _LOG_INTERVAL_S = 60.0
 _FULL_POLL_S = 0.05
 _AWAY_POLL_S = 0.02
 
+# The same, for another thread that is at work.
+_TURN_POLL_S = 0.002
+
 # A client that was let go without `close` sends for this long what it still has.
 _LINGER_S = 5.0
 _JOIN_TIMEOUT_S = 1.0
 
-# At the interpreter's exit, for all clients together: how long to wait for a daemon that is there but busy,
-# and for one that is not there.
-_EXIT_TIMEOUT_S = 5.0
-_EXIT_AWAY_TIMEOUT_S = 0.5
+# Where none can start, how often that is tried again.
+_START_INTERVAL_S = 1.0
 
-# A plain set: it is copied in one step, whatever other threads do.
-_senders: "set[Sender]" = set()
-_hooks_installed = False
+# A daemon that was there this long ago is being restarted: the end of the process waits for it, too.
+RESTART_S = 3.0
 
 # Makes the way out of a table's events, given a producer's id.
 BuildOutbound: TypeAlias = Callable[[BufferTable, int], Outbound]
@@ -68,19 +69,22 @@ class Sender:
         self._redirected_to: BuildOutbound | None = None
         self._path = path
         self._closing = False
+        self._serves_itself = False
         self._end_by = 0.0
         self._next_retire = 0.0
         self._next_log = 0.0
         self._problem = ""
+        self._hindrance = ""
         self._begin()
 
     def _begin(self) -> None:
         """Make what belongs to one process: its locks, its producer's number, its counts."""
-        # Re-entrant, with a flag to tell: a signal handler or a finalizer that comes while its own thread
-        # drains must neither wait for that thread nor drain in the midst of it.
+        # Re-entrant, and with the thread that is at work: a signal handler or a finalizer that comes while
+        # its own thread drains must neither wait for that thread nor drain in the midst of it.
         self._lock = threading.RLock()
-        self._busy = False
-        self._start_lock = threading.Lock()
+        self._worker = 0
+        self._start_lock = threading.RLock()
+        self._is_starting = False
         # Held until somebody wakes the thread. No `Event`: its `set` waits for a lock, for ever if a
         # finalizer calls it while the thread is on its way into `wait`.
         self._sleep_lock = threading.Lock()
@@ -89,6 +93,7 @@ class Sender:
         self._pid = os.getpid()
         self._reported_losses = (0, 0)
         self._drain_at = 0.0
+        self._serve_at = self._next_start = 0.0
         transport = Transport(self._path, lanes=os.environ.get(LANE_VARIABLE) != "0")
         # `_outbound` is where events go; another than our own only while they are redirected.
         self._own_outbound = self._outbound = Outbound(self.table, transport, _draw_producer_id())
@@ -97,8 +102,7 @@ class Sender:
 
     def register(self) -> None:
         """Have the events sent at the interpreter's exit, and the sender begin anew in a forked child."""
-        _install_hooks()
-        _senders.add(self)
+        process.enrol(self)
         observer = Sender.observer
         if observer is not None:
             observer(self)
@@ -106,7 +110,7 @@ class Sender:
     @staticmethod
     def read_registered() -> "list[Sender]":
         """Return the senders that are not closed."""
-        return list(_senders)
+        return [member for member in process.read_members() if isinstance(member, Sender)]
 
     def redirect(self, build: BuildOutbound | None) -> None:
         """Have events go where `build` leads from now on, without a thread; None is back to the socket.
@@ -116,19 +120,19 @@ class Sender:
         """
         if self._closing or build == self._redirected_to:
             return
-        self._check_process()
-        lock = self._enter(threading.TIMEOUT_MAX)
-        if lock is None:
-            raise RuntimeError("events cannot be redirected in the midst of a drain")
-        try:
+        self.check_process()
+
+        def exchange() -> bool:
             self._outbound.drain(all_of_it=True)
             self._send(self._outbound)
             self._redirected_to = build
             self._outbound = self._own_outbound if build is None else build(self.table, _draw_producer_id())
             # Of nothing, so that what comes now is dated from now on.
             self._outbound.drain(all_of_it=True)
-        finally:
-            self._leave(lock)
+            return True
+
+        if not self._work(exchange, None):
+            raise RuntimeError("events cannot be redirected in the midst of a drain")
         if build is None and len(self.table) > 0:
             self.start()
 
@@ -138,22 +142,40 @@ class Sender:
             return
         if self._closing or (self._thread is not None and self._pid == os.getpid()):
             return
-        self._check_process()
-        # Whoever else starts it is enough; to wait would be to wait for ourselves, in a signal handler.
-        if not self._start_lock.acquire(blocking=False):
+        self.check_process()
+        # Whoever else starts it is enough; to wait would be to wait for ourselves, in a signal handler or in
+        # a finalizer that the new thread runs first of all.
+        if self._is_starting:
             return
-        try:
-            if self._thread is None:
-                load_modules()
-                thread = threading.Thread(target=self._run, name="aiokpl-metrics-client", daemon=True)
-                thread.start()
-                self._thread = thread
-        except RuntimeError as error:
-            # No thread can start: the process is at its limit or ends. `flush` still sends.
-            self._problem = f"no thread can start ({error}); events are sent by flush() only"
-        finally:
-            self._start_lock.release()
+        with self._start_lock:
+            if self._thread is not None:
+                return
+            try:
+                self._is_starting = True
+                self._start_thread()
+            finally:
+                self._is_starting = False
         self._log()
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._run, name="aiokpl-metrics-client", daemon=True)
+        self._thread = thread
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._thread = None
+            # At its end the interpreter starts none either, and flushes: nothing to speak of.
+            if threading.main_thread().is_alive():
+                self._hindrance = self._problem = f"no thread can start ({error}); whoever records sends"
+            self._next_start = time.monotonic() + _START_INTERVAL_S
+            self._serve_by(self._build_serving)
+        except BaseException:
+            # A Ctrl-C. The thread may be on its way, and ends when it finds that it is not ours.
+            self._thread = None
+            raise
+        else:
+            self._hindrance = ""
+            self._serve_by(None)
 
     def drop(self, reason: DropReason, count: int) -> None:
         """Count events that are discarded."""
@@ -164,29 +186,35 @@ class Sender:
 
         On a lane that is when the daemon has acknowledged it, on the front door when the kernel took it.
         """
-        self._check_process()
+        self.check_process()
+        if self._thread is None and len(self.table) > 0:
+            # It was hindered: by a Ctrl-C, or for want of threads.
+            self.start()
         deadline = time.monotonic() + timeout_s
-        away_deadline = (
-            deadline if away_timeout_s is None else min(deadline, time.monotonic() + away_timeout_s)
-        )
+        away_deadline = deadline if away_timeout_s is None else time.monotonic() + away_timeout_s
         mark: Mark | None = None
         without_room = 0
+
+        def hand_over() -> bool:
+            nonlocal mark, without_room
+            outbound = self._outbound
+            if mark is None:
+                outbound.drain(all_of_it=True)
+                mark = outbound.mark()
+                without_room = outbound.progress.events_without_room
+            self._send(outbound)
+            return outbound.is_settled(mark)
+
         while True:
-            lock = self._enter(deadline - time.monotonic())
-            if lock is None:
+            is_settled = self._work(hand_over, deadline - time.monotonic())
+            if is_settled is None:
                 return False
             outbound = self._outbound
-            try:
-                if mark is None:
-                    outbound.drain(all_of_it=True)
-                    mark = outbound.mark()
-                    without_room = outbound.progress.events_without_room
-                self._send(outbound)
-                if outbound.is_settled(mark):
-                    return self._has_lost_nothing(without_room, outbound.progress.events_unsendable)
-            finally:
-                self._leave(lock)
-            left = (away_deadline if outbound.state is State.AWAY else deadline) - time.monotonic()
+            if is_settled:
+                return self._has_lost_nothing(without_room, outbound.progress.events_unsendable)
+            left = deadline - time.monotonic()
+            if outbound.state is State.AWAY:
+                left = min(left, self._time_away(outbound, away_deadline))
             if left <= 0:
                 return False
             if not outbound.transport.wait(min(left, _FULL_POLL_S)):
@@ -207,7 +235,7 @@ class Sender:
         flushed = self.flush(timeout_s)
         self.finish(linger_s=0.0)
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(timeout=max(0.0, min(timeout_s, _JOIN_TIMEOUT_S)))
         self._try_end(_JOIN_TIMEOUT_S)
         return flushed
@@ -219,7 +247,7 @@ class Sender:
         return ClientStatistics(
             state=outbound.state,
             socket_path=outbound.transport.connected_path,
-            problem=outbound.transport.problem,
+            problem=outbound.transport.problem or self._hindrance,
             series=len(self.table),
             events_sent=progress.events_sent,
             frames_sent=progress.frames_sent,
@@ -245,42 +273,84 @@ class Sender:
         if had_series:
             self.start()
 
-    def _check_process(self) -> None:
-        # A fork below Python, as uWSGI's, runs no hook.
+    def check_process(self) -> None:
+        """Begin anew if this is a child of a fork below Python, as uWSGI's, that has run no hook."""
         if self._pid != os.getpid():
             self.after_fork_in_child()
 
-    def _enter(self, timeout_s: float) -> "threading.RLock | None":
-        """Take the lock, for `_leave` to give back; None when time is up, or this very thread is at work."""
-        lock = self._lock
-        if not lock.acquire(timeout=min(max(0.0, timeout_s), threading.TIMEOUT_MAX)):
-            return None
-        if self._busy:
-            lock.release()
-            return None
-        self._busy = True
-        return lock
+    @staticmethod
+    def _time_away(outbound: Outbound, away_deadline: float) -> float:
+        """Return for how long it is worth while to wait for a daemon that is away."""
+        if outbound.lost_at is not None:
+            away_deadline = max(away_deadline, outbound.lost_at + RESTART_S)
+        return away_deadline - time.monotonic()
 
-    def _leave(self, lock: "threading.RLock") -> None:
-        self._busy = False
-        lock.release()
+    def _serve_by(self, build: "Callable[[Append], Append] | None") -> None:
+        """Have those who record do the thread's work, or no longer."""
+        if self._serves_itself is not (build is not None):
+            self._serves_itself = build is not None
+            self.table.wrap(build)
+
+    def _build_serving(self, append: Append) -> Append:
+        # Bound here: at the very end of an interpreter, modules are empty.
+        monotonic = time.monotonic
+
+        def record(value: float) -> None:
+            append(value)
+            if monotonic() >= self._serve_at:
+                self._serve()
+
+        return record
+
+    def _serve(self) -> None:
+        """Do a turn of the thread's work without waiting for anything, and try to start it now and then."""
+        now = time.monotonic()
+        self._serve_at = now + DRAIN_INTERVAL_S
+        self.check_process()
+        if now >= self._next_start:
+            self.start()
+        self._work(self._try_turn, 0.0)
+
+    def _work(self, do: Callable[[], bool], timeout_s: float | None) -> bool | None:
+        """Do something alone. None where that is not done: time is up, or this very thread is at work.
+
+        A Ctrl-C may come anywhere in here; then the lock is free again, which only `with` makes certain.
+        """
+        thread = threading.get_ident()
+        deadline = time.monotonic() + (0.0 if timeout_s is None else timeout_s)
+        while timeout_s is not None and self._worker not in (0, thread):
+            # Whoever is at work has the lock for one drain.
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            time.sleep(min(left, _TURN_POLL_S))
+        with self._lock:
+            if self._worker == thread:
+                return None
+            try:
+                self._worker = thread
+                done = do()
+            except BaseException:
+                self._outbound.recount()
+                raise
+            finally:
+                self._worker = 0
         # With the lock given back: a log handler may do anything, even record metrics.
         self._log()
+        return done
 
     def _run(self) -> None:
-        while True:
+        while self._thread is threading.current_thread():
             self._wait()
-            # Whoever has it keeps it for one drain.
-            lock = self._enter(threading.TIMEOUT_MAX)
-            if lock is None:
-                continue
-            try:
-                if self._turn():
-                    return
-            except Exception as error:  # noqa: BLE001 - whatever happens, the next events want a sender
-                self._problem = f"a drain failed: {error!r}"
-            finally:
-                self._leave(lock)
+            if self._work(self._try_turn, None):
+                return
+
+    def _try_turn(self) -> bool:
+        try:
+            return self._turn()
+        except Exception as error:  # noqa: BLE001 - whatever happens, the next events want a sender
+            self._problem = f"a drain failed: {error!r}"
+            return False
 
     def _turn(self) -> bool:
         """Drain, if it is time to, and send. Return whether that was the last time."""
@@ -295,8 +365,7 @@ class Sender:
             self._next_retire = now + _RETIRE_INTERVAL_S
             self.table.retire_idle(now)
         if closing and (sent_all or now >= self._end_by):
-            self._end()
-            return True
+            return self._end()
         return False
 
     def _send(self, outbound: Outbound) -> bool:
@@ -308,20 +377,16 @@ class Sender:
         return sent_all
 
     def _try_end(self, timeout_s: float) -> None:
-        lock = self._enter(timeout_s)
-        # Without the lock, the thread that has it ends by itself.
-        if lock is not None:
-            try:
-                self._end()
-            finally:
-                self._leave(lock)
+        # If another thread is at work, it ends by itself.
+        self._work(self._end, timeout_s)
 
-    def _end(self) -> None:
+    def _end(self) -> bool:
         for outbound in (self._own_outbound, self._outbound):
             outbound.discard(DropReason.CLOSED)
             outbound.transport.close()
             outbound.state = State.CLOSED
-        _senders.discard(self)
+        process.leave(self)
+        return True
 
     def _wait(self) -> None:
         """Sleep until the next drain, or until the socket takes another frame or brings acknowledgements."""
@@ -361,7 +426,7 @@ class Sender:
             return
         self._next_log = time.monotonic() + _LOG_INTERVAL_S
         self._problem = ""
-        # Not imported here, for the reason that `load_modules` gives. Who has not imported it has no handler.
+        # Not imported here, for the reason that `process` gives. Who has not imported it has no handler.
         logging: Any = sys.modules.get("logging")
         try:
             if hasattr(logging, "getLogger"):
@@ -382,27 +447,4 @@ def _draw_producer_id() -> int:
     return int.from_bytes(os.urandom(8), "big") >> 1
 
 
-def _install_hooks() -> None:
-    global _hooks_installed  # noqa: PLW0603 - the interpreter takes hooks once a process
-    if _hooks_installed:
-        return
-    _hooks_installed = True
-    atexit.register(_flush_at_exit)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def _flush_at_exit() -> None:
-    now = time.monotonic()
-    deadline, away_deadline = now + _EXIT_TIMEOUT_S, now + _EXIT_AWAY_TIMEOUT_S
-    for sender in list(_senders):
-        now = time.monotonic()
-        sender.flush(deadline - now, away_deadline - now)
-
-
-def _after_fork_in_child() -> None:
-    for sender in list(_senders):
-        sender.after_fork_in_child()
-
-
-__all__ = ["DRAIN_INTERVAL_S", "BuildOutbound", "Sender"]
+__all__ = ["DRAIN_INTERVAL_S", "RESTART_S", "BuildOutbound", "Sender"]

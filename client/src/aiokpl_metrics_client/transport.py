@@ -6,7 +6,6 @@ is the front door used: never because an answer is slow.
 """
 
 import errno
-import importlib
 import os
 import time
 from collections.abc import Callable
@@ -364,15 +363,4 @@ class Transport:
     _flags = 0
 
 
-def load_modules() -> None:
-    """Import what sending needs, in the caller's thread.
-
-    The sender's thread imports nothing: a process that forks in the midst of another thread's import
-    deadlocks in the child as soon as that imports the same module (seen on 3.10 to 3.13). They are not
-    imported with this module, since `socket` takes half as long as the whole rest of the client.
-    """
-    for name in ("select", "socket"):
-        importlib.import_module(name)
-
-
-__all__ = ["LANE_SUFFIX", "LANE_VARIABLE", "Outcome", "Transport", "Way", "load_modules"]
+__all__ = ["LANE_SUFFIX", "LANE_VARIABLE", "Outcome", "Transport", "Way"]

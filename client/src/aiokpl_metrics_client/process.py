@@ -1,0 +1,120 @@
+"""Process -> its senders: each flushes when the process ends, and begins anew in a forked child.
+
+The interpreter runs exit handlers when it ends, but before Python 3.13 not in a child that `multiprocessing`
+forks: that one runs multiprocessing's own finalizers and leaves by `os._exit`. Both ways lead to one flush.
+Who leaves by another way (`os._exit`, a signal that nobody handles) is not seen here.
+
+A module that one thread imports while another one forks can never be imported in the child: whoever tries
+waits for ever (seen on 3.10 to 3.13). So what sending needs is imported when a client is made, not when the
+first event comes or in the sender's thread, and no fork comes in the midst of it. Not at the import of this
+package: `socket` takes half as long as the whole rest of it.
+"""
+
+import atexit
+import importlib
+import os
+import sys
+import threading
+import time
+from typing import Any, Protocol
+
+# For all senders together: how long to wait for a daemon that is there but busy, and for one that is not.
+EXIT_TIMEOUT_S = 5.0
+EXIT_AWAY_TIMEOUT_S = 0.5
+
+# multiprocessing runs finalizers from the greatest to the least: this one after those that end pools and
+# wait for other processes.
+_FINALIZER_PRIORITY = -1_000
+
+_MODULES = ("select", "socket")
+
+
+class Member(Protocol):
+    """What a process asks of a sender."""
+
+    def flush(self, timeout_s: float, away_timeout_s: float | None = None) -> bool:
+        """Hand over what is recorded, within this time; where the daemon is away, within that."""
+        ...
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: what was recorded before the fork is the parent's."""
+        ...
+
+
+class _Anchor:
+    """What multiprocessing knows our hook by: it keeps a weak reference."""
+
+
+# A plain set: it is copied in one step, whatever other threads do.
+_members: set[Member] = set()
+_anchor = _Anchor()
+_loading = threading.RLock()
+_hooks_installed = False
+_finalizer_follows_fork = False
+
+
+def enrol(member: Member) -> None:
+    """Have a sender flush at the end of the process, and told of forks in the child."""
+    global _hooks_installed  # noqa: PLW0603 - the interpreter takes hooks once a process
+    if not _hooks_installed:
+        _hooks_installed = True
+        atexit.register(_flush_all)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=_loading.acquire,
+                after_in_parent=_loading.release,
+                after_in_child=_after_fork_in_child,
+            )
+        _follow_multiprocessing()
+    with _loading:
+        for name in _MODULES:
+            importlib.import_module(name)
+    _members.add(member)
+
+
+def leave(member: Member) -> None:
+    """Forget a sender that has ended."""
+    _members.discard(member)
+
+
+def read_members() -> list[Member]:
+    """Return the senders that have not ended."""
+    return list(_members)
+
+
+def _flush_all() -> None:
+    now = time.monotonic()
+    deadline, away_deadline = now + EXIT_TIMEOUT_S, now + EXIT_AWAY_TIMEOUT_S
+    for member in read_members():
+        now = time.monotonic()
+        member.flush(deadline - now, away_deadline - now)
+
+
+def _after_fork_in_child() -> None:
+    _loading.release()
+    for member in read_members():
+        member.after_fork_in_child()
+    _follow_multiprocessing()
+
+
+def _follow_multiprocessing() -> None:
+    """Have multiprocessing's children flush, if this process uses it: without it there are none."""
+    global _finalizer_follows_fork  # noqa: PLW0603 - multiprocessing keeps it over forks
+    util: Any = sys.modules.get("multiprocessing.util")
+    # Not while another thread imports it.
+    if not hasattr(util, "Finalize"):
+        return
+    if not _finalizer_follows_fork:
+        # A child forgets its finalizers, those of a module that it imported for its parent among them, and
+        # calls this afterwards.
+        _finalizer_follows_fork = True
+        util.register_after_fork(_anchor, _add_finalizer)
+    _add_finalizer(_anchor)
+
+
+def _add_finalizer(_: _Anchor) -> None:
+    util: Any = sys.modules.get("multiprocessing.util")
+    util.Finalize(None, _flush_all, exitpriority=_FINALIZER_PRIORITY)
+
+
+__all__ = ["EXIT_AWAY_TIMEOUT_S", "EXIT_TIMEOUT_S", "Member", "enrol", "leave", "read_members"]
