@@ -1,9 +1,9 @@
-"""What lanes and the journal add to an event: the same frames to two daemons, in turns.
+"""What lanes and the journal add to an event: the same columns to two daemons, in turns.
 
 One daemon has no `state_dir` and is sent to through its front door; the other has one and is sent to on a
-lane, which it acknowledges once the frame is written down. They get the parts of one load in turns, so that
-whatever else the machine does falls on both, and their windows close every second, each with a checkpoint
-where there is a state directory.
+lane, in frames as our client makes them there, which it acknowledges once they are written down. They get the
+parts of one load in turns, so that whatever else the machine does falls on both, and their windows close
+every second, each with a checkpoint where there is a state directory.
 
 Run as `python -m bench.journal FRONT_DOOR LANE EXPECTED LOAD` (LOAD in JSON) it encodes, says so, and at a
 line on standard input sends the first drain, at another one the rest, each drain when its second has come.
@@ -23,7 +23,7 @@ import msgspec
 from aiokpl_metrics_protocol import MAX_DATAGRAM_BYTES
 from bench.daemon import Sender, measure_idle
 from bench.lane import LaneClient
-from bench.load import PRODUCER_ID, Load, LoadBuilder, wait_until_read
+from bench.load import LANE_FRAME_BYTES, PRODUCER_ID, Load, LoadBuilder, wait_until_read
 from bench.process import print_json
 from bench.samples import MeasurementError, Plan, Samples
 from bench.service import Service, check_totals
@@ -109,11 +109,17 @@ def _build_service(directory: Path, *, state: bool) -> Service:
 
 def _plan_seconds(load: Load) -> Load:
     """Return a load whose first second begins when it is encoded, and both daemons are ready."""
-    builder = LoadBuilder(msgspec.structs.replace(load, drains=_TRIED_DRAINS))
     start_s = time.perf_counter()
-    builder.build_drains()
+    _build_both(msgspec.structs.replace(load, drains=_TRIED_DRAINS))
     encoding_s = (time.perf_counter() - start_s) / _TRIED_DRAINS * load.drains
     return msgspec.structs.replace(load, first_second=int(time.time() + 1.3 * encoding_s + _READY_S) + 1)
+
+
+def _build_both(load: Load) -> tuple[LoadBuilder, list[list[bytes]], list[list[bytes]]]:
+    """Return the drains for the front door, with who built them, and the same columns in a lane's frames."""
+    builder = LoadBuilder(load)
+    on_lane = LoadBuilder(msgspec.structs.replace(load, frame_bytes=LANE_FRAME_BYTES))
+    return builder, builder.build_drains(), on_lane.build_drains()
 
 
 def _measure_floor(drains: Sequence[Sequence[bytes]], path: Path) -> float:
@@ -138,14 +144,13 @@ def main() -> None:
     """Encode, wait for the word, and send each drain to both when its time has come."""
     front_door, lane, expected_path, text = sys.argv[1:]
     load = _plan_seconds(msgspec.json.decode(text, type=Load))
-    builder = LoadBuilder(load)
-    drains = builder.build_drains()
+    builder, drains, lane_drains = _build_both(load)
     Path(expected_path).write_bytes(msgspec.msgpack.encode(builder.read_expected()))
     print_json({"datagrams": builder.sequence})
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, LaneClient(lane, PRODUCER_ID) as client:
         sender.connect(front_door)
         client.read_ack()
-        for number, datagrams in enumerate(drains):
+        for number, (datagrams, lane_datagrams) in enumerate(zip(drains, lane_drains, strict=True)):
             if number in (0, 1):
                 sys.stdin.readline()
             due_s = load.first_second + number * load.span_s / load.drains
@@ -153,7 +158,7 @@ def main() -> None:
             for datagram in datagrams:
                 sender.send(datagram)
             wait_until_read(sender)
-            client.send_all(datagrams)
+            client.send_all(lane_datagrams)
             if number == 0:
                 print_json({})
     print_json({"floor_s": _measure_floor(drains[1:], Path(expected_path).with_name("floor"))})

@@ -1,7 +1,8 @@
 """A load -> datagrams, encoded before the clock starts, and the totals that the daemon must arrive at.
 
 Columns are what our client sends at a million events a second with a drain every 100 ms: `per_column` events
-of each series in each drain, in frames of about 60,000 bytes. Rows are what other producers send.
+of each series in each drain, in frames of about 60,000 bytes, on a lane of 15,000. Rows are what other
+producers send.
 
 Run as `python -m bench.load SOCKET EXPECTED LOAD` (LOAD in JSON) it encodes, writes the expected totals to
 the file EXPECTED and says so. At a line on standard input it sends the first drain, at another one the rest,
@@ -33,8 +34,10 @@ from aiokpl_metrics_protocol import (
 )
 from bench.process import print_json
 
-# The client's own sizes (aiokpl_metrics_client.encoder): bytes of a frame, values of a column.
+# The client's own sizes (aiokpl_metrics_client.encoder): bytes of a frame on the front door and on a lane,
+# values of a column.
 _FRAME_BYTES = 60_000
+LANE_FRAME_BYTES = 15_000
 _COLUMN_VALUES = 4_096
 _COLUMN_BYTES = 40
 _VALUE_BYTES = 9
@@ -67,6 +70,7 @@ class Load(msgspec.Struct, frozen=True):
         rows: rows in place of columns.
         first_second: the second of the first event; 0 for the one after the start.
         span_s: the seconds over which its events spread; 0 for as many as the drains take.
+        frame_bytes: how large a frame of columns may be.
     """
 
     series: int
@@ -77,6 +81,7 @@ class Load(msgspec.Struct, frozen=True):
     rows: bool = False
     first_second: int = 0
     span_s: int = 0
+    frame_bytes: int = _FRAME_BYTES
 
     @property
     def drain_events(self) -> int:
@@ -155,7 +160,7 @@ class LoadBuilder:
                 count = len(column.values) if isinstance(column.values, list) else column.count
                 column_size = len(origin.encoded) + _COLUMN_BYTES
                 column_size += _VALUE_BYTES * count if isinstance(column.values, list) else 0
-                if columns and size + column_size > _FRAME_BYTES:
+                if columns and size + column_size > self._load.frame_bytes:
                     yield self._encode(columns, events)
                     columns, events, size = [], 0, 0
                 columns.append(column)

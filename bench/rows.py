@@ -260,15 +260,22 @@ _RESTART = tuple(
     for clock, figure in (("wall", f"{quantity}.wall_ms"), ("CPU", f"{quantity}.cpu_ms"))
 )
 
-_LANES = tuple(
-    Row(
-        f"forty full lanes and a flood of rows: {what}, {clock}",
-        f"lanes.{figure}",
-        "longest stall of the event loop",
-    )
-    for what, quantity in (("timer", "timer"), ("lane without an ack", "ack"))
-    for clock, figure in (("wall", f"{quantity}.wall_ms"), ("CPU", f"{quantity}.cpu_ms"))
-)
+
+def _list_lanes() -> Iterator[Row]:
+    budget = "longest stall of the event loop"
+    for case, what in (("full", "forty full lanes"), ("large", "of frames of 60 KB each")):
+        key = f"lanes.{case}"
+        yield Row(f"{what} and a flood of rows: timer, wall", f"{key}.timer.wall_ms", budget)
+        yield Row("  timer, CPU", f"{key}.timer.cpu_ms", budget)
+        yield Row("  a lane without an ack, CPU", f"{key}.ack.cpu_ms", budget)
+        yield Row(
+            "  a lane without an ack, wall less the loop's waits for a processor",
+            f"{key}.ack.running_ms",
+            budget,
+        )
+        yield Row("  a lane without an ack, wall, as its process sees it", f"{key}.ack.seen_ms", budget)
+        yield Row("  CPU of the daemon a byte, ns", f"{key}.cpu_ns_per_byte")
+
 
 _FAULTS = tuple(
     Row(f"stall while {what}, {clock}", f"faults.{case}.{figure}", "longest stall of the event loop")
@@ -287,7 +294,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
     "daemon": _DAEMON,
     "journal": tuple(_list_journal()),
     "memory": _MEMORY,
-    "start and stall": (*_START, *_RESTART, *_LANES, *_FAULTS),
+    "start and stall": (*_START, *_RESTART, *_list_lanes(), *_FAULTS),
     "export": tuple(_list_exports()),
     "stall at an export": tuple(_list_export_stalls()),
     "sinks": tuple(_list_sinks()),

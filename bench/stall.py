@@ -13,6 +13,7 @@ import asyncio
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -84,8 +85,14 @@ def _run(load: Load, *, state: bool) -> tuple[list[Gap], float]:
     return [gap for gap in gaps if closing_s < gap.at_s < ended_s], peak_mib
 
 
-def run_daemon(configuration_path: str, gaps_path: Path) -> int:
-    """Run the process until SIGTERM, with the heartbeat on its loop: the place to adapt."""
+def run_daemon(configuration_path: str, gaps_path: Path, at_end: Callable[[], None] = lambda: None) -> int:
+    """Run the process until SIGTERM, with the heartbeat on its loop: the place to adapt.
+
+    Args:
+        configuration_path: the daemon's configuration.
+        gaps_path: where the gaps are written to.
+        at_end: called when they are.
+    """
     from aiokpl_metricsd import daemon
     from aiokpl_metricsd.process import serve
 
@@ -102,6 +109,7 @@ def run_daemon(configuration_path: str, gaps_path: Path) -> int:
                 beating.cancel()
                 await asyncio.wait((beating,))
                 _write(gaps_path, heartbeat.gaps)
+                at_end()
 
     # Everything else, as the loop and the garbage collector's settings, is as in the real process.
     with mock.patch.object(daemon, "Daemon", WatchedDaemon):

@@ -6,7 +6,7 @@ from aiokpl_metrics_client import outbound as module
 from aiokpl_metrics_client.buffers import BufferTable
 from aiokpl_metrics_client.outbound import Outbound
 from aiokpl_metrics_client.statistics import State
-from aiokpl_metrics_client.transport import Outcome, Transport
+from aiokpl_metrics_client.transport import Outcome, Transport, Way
 from aiokpl_metrics_protocol import ColumnsFrame, Series, decode
 from tests.client.door import count_events, expand
 
@@ -35,6 +35,7 @@ class FakeTransport(Transport):
         super().__init__("fake")
         self.outcome = Outcome.SENT
         self.frames: list[ColumnsFrame] = []
+        self.sizes: list[int] = []
 
     def send(self, data: bytes) -> Outcome:
         """Take the frame, if that is the outcome."""
@@ -42,6 +43,7 @@ class FakeTransport(Transport):
             frame = decode(data)
             assert isinstance(frame, ColumnsFrame)
             self.frames.append(frame)
+            self.sizes.append(len(data))
         return self.outcome
 
     def seconds(self) -> list[tuple[int, float]]:
@@ -225,3 +227,24 @@ def test_every_count_agrees_at_each_step(bench: Bench) -> None:
         progress = bench.outbound.progress
         assert progress.events_sent + progress.events_pending == recorded
         assert progress.events_sent == sum(count_events(frame) for frame in bench.transport.frames)
+
+
+@pytest.mark.parametrize(
+    ("way", "most"), [(Way.NONE, 15_000), (Way.LANE, 15_000), (Way.FRONT_DOOR, 60_000)], ids=repr
+)
+def test_only_on_the_front_door_whose_queue_counts_datagrams_frames_are_as_large_as_they_may(
+    way: Way, most: int
+) -> None:
+    bench = Bench()
+    # Of before it was known.
+    bench.put(1.0)
+    bench.drain()
+    bench.transport.way = way
+    bench.transport.sizes.clear()
+    values = [number + 0.5 for number in range(20_000)]
+    for number, value in enumerate(values):
+        bench.put(value, f"n{number % 50}")
+    bench.drain()
+    assert most * 0.75 < max(bench.transport.sizes) <= most
+    arrived = [value for _, value in bench.transport.seconds()]
+    assert sorted(arrived) == sorted([1.0, *values])

@@ -12,7 +12,12 @@ from typing import NamedTuple
 
 from aiokpl_metrics_client.buffers import Buffer, BufferTable, count_events, take
 from aiokpl_metrics_client.drops import DropCounter
-from aiokpl_metrics_client.encoder import EncodedFrame, Encoder
+from aiokpl_metrics_client.encoder import (
+    FRONT_DOOR_FRAME_BYTES,
+    LANE_FRAME_BYTES,
+    EncodedFrame,
+    Encoder,
+)
 from aiokpl_metrics_client.folding import Fold
 from aiokpl_metrics_client.statistics import DropReason, State
 from aiokpl_metrics_client.transport import Outcome, Transport, Way
@@ -159,6 +164,8 @@ class Outbound:
         # stepped in between, so only its present reading counts.
         second = int(now - (monotonic - self._drained_at) / 2)
         self._drained_at, self._drained_in = monotonic, int(now)
+        is_front_door = self.transport.way is Way.FRONT_DOOR
+        self._encoder.frame_bytes = FRONT_DOOR_FRAME_BYTES if is_front_door else LANE_FRAME_BYTES
         drained = 0
         for start in range(0, len(buffers), _CHUNK_BUFFERS):
             if start:

@@ -27,7 +27,7 @@ TURN_S = 0.005
 
 # Of all that are ready, in a round: where there are more of them, each has less, though not so little that
 # acknowledging costs a tenth of reading. A byte costs the daemon about 20 ns, of whatever frames, so that a
-# round takes 10 ms, and more only where one datagram is more than a share.
+# round takes 10 ms, and more only where one datagram is more than a share (`docs/adr/0012`).
 ROUND_BYTES = 8 * TURN_BYTES
 _LEAST_BYTES = TURN_BYTES // 8
 
