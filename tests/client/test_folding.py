@@ -253,7 +253,7 @@ def test_frames_of_folded_sets_are_numbered_with_the_others_and_never_too_large(
 @pytest.mark.parametrize("name", NO_NUMBERS)
 def test_what_is_no_number_is_counted_before_it_is_folded(name: str) -> None:
     drops = DropCounter()
-    cleaned = Encoder(7, drops).clean([1.0, NO_NUMBERS[name], 2])
+    cleaned = Encoder(7, drops).clean([1.0, NO_NUMBERS[name], 2], COUNTER)
     assert cleaned == [1.0, 2.0]
     assert drops.counts() == {"value_invalid": 1}
 
@@ -262,11 +262,11 @@ def test_what_is_no_number_is_counted_before_it_is_folded(name: str) -> None:
 def test_what_is_a_number_is_folded_as_a_float(name: str) -> None:
     value, number = NUMBERS[name]
     drops = DropCounter()
-    assert Encoder(7, drops).clean([value, 1.5]) == [number, 1.5]
+    assert Encoder(7, drops).clean([value, 1.5], COUNTER) == [number, 1.5]
     assert drops.counts() == {}
 
 
 def test_values_that_only_add_up_to_infinity_are_numbers() -> None:
     most = sys.float_info.max
-    assert Encoder(7, DropCounter()).clean([most, most]) == [most, most]
-    assert Encoder(7, DropCounter()).clean([math.inf, most]) == [most]
+    assert Encoder(7, DropCounter()).clean([most, most], COUNTER) == [most, most]
+    assert Encoder(7, DropCounter()).clean([math.inf, most], COUNTER) == [most]

@@ -1,10 +1,11 @@
 """Timers measure what they surround, in every shape, in threads and tasks, with and without an exception."""
 
 import asyncio
+import functools
 import inspect
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -321,7 +322,7 @@ def test_what_breaks_a_limit_is_refused_where_the_dimensions_are_given(
     client: MetricsClient, given: dict[str, str], reason: str
 ) -> None:
     counter = client.counter("requests")
-    with pytest.raises(ValueError, match=f"'requests'.*: {reason}"):
+    with pytest.raises(ValueError, match=rf"'requests'.* cannot be a series: .+ \({reason}\)"):
         counter.with_dimensions(**given)
     assert client.statistics().series == 1
 
@@ -339,3 +340,91 @@ def test_of_a_disabled_and_of_a_closed_client_dimensions_can_still_be_added(
     client.close()
     counter.with_dimensions(a=1).record(1)
     assert client.statistics().dropped == {"closed": 1}
+
+
+def test_what_a_timer_cannot_measure_is_refused_where_it_is_decorated() -> None:
+    timer, values = _timer()
+    decorate: Any = timer
+
+    def generate() -> Iterator[int]:
+        yield 1
+
+    async def generate_too() -> AsyncIterator[int]:
+        yield 1
+
+    for function in (generate, generate_too, functools.partial(generate)):
+        with pytest.raises(TypeError, match=r"cannot decorate a generator function.*`with timer:` in it"):
+            timer(function)
+    for kind in (classmethod, staticmethod, property):
+        with pytest.raises(TypeError, match=f"put it below @{kind.__name__}, not above it"):
+            decorate(kind(timer))
+    with pytest.raises(TypeError, match="a timer decorates functions, not 5"):
+        decorate(5)
+    assert values == []
+
+
+@pytest.mark.asyncio
+async def test_an_object_with_an_asynchronous_call_is_measured_until_its_coroutine_ends(clock: Clock) -> None:
+    class Work:
+        async def __call__(self, left: int) -> int:
+            await asyncio.sleep(0)
+            clock.now_ns += 5_000_000
+            return left + 1
+
+    timer, values = _timer()
+    assert await timer(Work())(1) == 2
+    assert await timer(functools.partial(Work(), 2))() == 3
+    assert values == [5.0, 5.0]
+
+
+def test_methods_of_every_sort_are_measured_below_their_decorator(clock: Clock) -> None:
+    timer, values = _timer()
+
+    class Work:
+        @timer
+        def plain(self) -> str:
+            return "plain"
+
+        @classmethod
+        @timer
+        def of_class(cls) -> str:
+            return cls.__name__
+
+        @staticmethod
+        @timer
+        def of_none() -> str:
+            return "none"
+
+    assert (Work().plain(), Work.of_class(), Work.of_none()) == ("plain", "Work", "none")
+    assert values == [clock.now_ns] * 3
+
+
+@pytest.mark.parametrize("make", ["counter", "gauge", "histogram", "timer"])
+@pytest.mark.parametrize(
+    ("given", "allowed"),
+    [
+        (("",), "a name has 1 to 255 characters"),
+        (("x" * 256,), "a name has 1 to 255 characters"),
+        ((5,), "a name is a string, not 5"),
+        ((None,), "a name is a string, not None"),
+        (("lone \udc80",), "a text has half a surrogate pair"),
+    ],
+    ids=["empty", "long", "number", "none", "surrogate"],
+)
+def test_a_bad_name_is_refused_where_the_instrument_is_made_with_what_is_allowed(
+    client: MetricsClient, make: str, given: tuple[object, ...], allowed: str
+) -> None:
+    with pytest.raises(ValueError, match=allowed) as refused:
+        getattr(client, make)(*given)
+    assert len(str(refused.value)) < 600
+    assert client.statistics().series == 0
+
+
+@pytest.mark.parametrize(
+    ("unit", "allowed"), [("u" * 64, "a unit has at most 63 characters"), (5, "a unit is a string, not 5")]
+)
+def test_a_bad_unit_is_refused_where_the_instrument_is_made(
+    client: MetricsClient, unit: object, allowed: str
+) -> None:
+    with pytest.raises(ValueError, match=allowed):
+        client.counter("n", unit=unit)  # type: ignore[arg-type]

@@ -11,7 +11,18 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from aiokpl_metrics_client.instruments import Append, Instrument
-from aiokpl_metrics_protocol import SUMMED_GAUGE, Series, check_series, encode_series
+from aiokpl_metrics_protocol import (
+    MAX_DIMENSION_KEY_CHARS,
+    MAX_DIMENSION_VALUE_CHARS,
+    MAX_DIMENSIONS,
+    MAX_NAME_CHARS,
+    MAX_UNIT_CHARS,
+    SUMMED_GAUGE,
+    Reason,
+    Series,
+    check_series,
+    encode_series,
+)
 
 _I = TypeVar("_I", bound=Instrument)
 
@@ -23,6 +34,19 @@ MAX_SERIES_BYTES = 48_000
 _MAX_OVERFLOW_NAMES = 1_000
 _OVERFLOW_DIMENSIONS = (("overflow", "true"),)
 _OVERFLOW_NAME = "overflow"
+
+# What is allowed, for whoever reads that something is not.
+_ALLOWED = {
+    Reason.NAME_EMPTY: f"a name has 1 to {MAX_NAME_CHARS} characters",
+    Reason.NAME_TOO_LONG: f"a name has 1 to {MAX_NAME_CHARS} characters",
+    Reason.UNIT_TOO_LONG: f"a unit has at most {MAX_UNIT_CHARS} characters",
+    Reason.TOO_MANY_DIMENSIONS: f"a series has at most {MAX_DIMENSIONS} dimensions",
+    Reason.DIMENSION_EMPTY: "a dimension's key has at least one character",
+    Reason.DIMENSION_TOO_LONG: (
+        f"a dimension's key has at most {MAX_DIMENSION_KEY_CHARS} characters, "
+        f"its value {MAX_DIMENSION_VALUE_CHARS}"
+    ),
+}
 
 # A buffer without an event for this long may go when room is needed. Between its last use by `put` and its
 # end lies as much again, so that a thread that was held up between looking the buffer up and appending has
@@ -212,13 +236,20 @@ def encode_checked(series: Series) -> bytes:
     Raises:
         ValueError: it breaks a limit of the protocol.
     """
-    reason: object = check_series(series.name, series.kind, series.unit, series.dimensions)
+    reason = check_series(series.name, series.kind, series.unit, series.dimensions)
     if reason is None:
-        encoded = encode_series(series)
-        if len(encoded) <= MAX_SERIES_BYTES:
-            return encoded
-        reason = f"{len(encoded)} bytes, at most {MAX_SERIES_BYTES} fit into a frame"
-    message = f"{series.name!r} with dimensions {dict(series.dimensions)!r} cannot be a series: {reason}"
+        try:
+            encoded = encode_series(series)
+        except UnicodeEncodeError:
+            said = "a text has half a surrogate pair, which UTF-8 has no bytes for"
+        else:
+            if len(encoded) <= MAX_SERIES_BYTES:
+                return encoded
+            said = f"it takes {len(encoded)} bytes, and at most {MAX_SERIES_BYTES} fit into a frame"
+    else:
+        said = f"{_ALLOWED.get(reason, 'it breaks a limit')} ({reason})"
+    shown = f"{series.name!r:.100} with dimensions {dict(series.dimensions)!r:.300}"
+    message = f"{shown} cannot be a series: {said}"
     raise ValueError(message)
 
 

@@ -302,8 +302,8 @@ class MetricsClient:
                 self._put_first(key, merge_dimensions(stream, shard_id, error_code, texts), value)
             else:
                 append(value)
-        except Exception:  # noqa: BLE001 - an event must never end what it measures
-            self._sender.drop(DropReason.SERIES_INVALID, 1)
+        except Exception as error:  # noqa: BLE001 - an event must never end what it measures
+            self._refuse(error)
 
     def _append_slowly(self, name: str, dimensions: tuple[tuple[str, str], ...], value: float) -> None:
         if self._level is MetricsLevel.NONE:
@@ -311,8 +311,17 @@ class MetricsClient:
         try:
             pairs = tuple([(_to_name(key), _to_text(text)) for key, text in dimensions])
             self._put_first((_to_name(name), pairs), dict(pairs), value)
-        except Exception:  # noqa: BLE001 - as in `_put_slowly`
-            self._sender.drop(DropReason.SERIES_INVALID, 1)
+        except Exception as error:  # noqa: BLE001 - as in `_put_slowly`
+            self._refuse(error)
+
+    def _refuse(self, error: Exception) -> None:
+        """Count an event that cannot have a series, and have the first one told, from the client's thread."""
+        text = error.args[0] if error.args else ""
+        if type(error) is not ValueError or type(text) is not str:
+            # It is not ours: an object's own code raised it.
+            text = "an event has a name or a dimension that cannot be written as text"
+        self._sender.drop(DropReason.SERIES_INVALID, 1, text)
+        self._sender.start()
 
     def _put_first(self, key: tuple[Any, ...], dimensions: Mapping[str, object], value: float) -> None:
         series = self._build_series(key[0], None, None, dimensions)
@@ -342,7 +351,7 @@ class MetricsClient:
         dimensions: Mapping[str, object],
         instrument: _I,
     ) -> _I:
-        unit = None if unit is None else _to_name(unit)
+        unit = None if unit is None else _to_name(unit, "a unit")
         bound = self._sender.table.bind(
             self._build_series(_to_name(name), kind, unit, dimensions), instrument
         )
@@ -358,11 +367,11 @@ def _to_texts(dimensions: Mapping[str, object]) -> dict[str, str]:
     return {_to_name(key): _to_text(value) for key, value in dimensions.items() if value is not None}
 
 
-def _to_name(value: object) -> str:
+def _to_name(value: object, what: str = "a name") -> str:
     if type(value) is str:
         return value
     if not isinstance(value, str):
-        message = f"{value!r} is no string"
+        message = f"{what} is a string, not {value!r:.100}"
         raise ValueError(message)  # noqa: TRY004 - one error for whatever cannot be sent
     # The wire knows no subclass; of an enumeration's member, the string that it is.
     return str.__str__(value)

@@ -1,4 +1,7 @@
-"""Discarded events, counted by reason: exactly, from any thread, signal handler or finalizer; never waits."""
+"""Discarded events, counted by reason: exactly, from any thread, signal handler or finalizer; never waits.
+
+Of a reason that is a mistake in the application, the first case is told in words as well, once.
+"""
 
 import threading
 
@@ -16,19 +19,39 @@ class DropCounter:
     added up by whoever gets the lock without waiting for it.
     """
 
-    __slots__ = ("_counts", "_lock", "_news")
+    __slots__ = ("_counts", "_lock", "_mistakes", "_news", "_untold")
 
     def __init__(self) -> None:
         """Start at nothing."""
         self._lock = threading.Lock()
         self._news: list[tuple[DropReason, int]] = []
         self._counts: dict[str, int] = {}
+        self._mistakes: dict[DropReason, str] = {}
+        self._untold: list[str] = []
 
     def add(self, reason: DropReason, count: int) -> None:
         """Count `count` events more."""
         self._news.append((reason, count))
         if len(self._news) >= _MAX_NEWS:
             self._add_up()
+
+    def explain(self, reason: DropReason, mistake: str) -> None:
+        """Have the first mistake of a reason told: a sentence that names it."""
+        text = f"{mistake}; it is dropped, and those that follow are counted only, as {reason}"
+        # One step, so that of two threads one is the first.
+        if self._mistakes.setdefault(reason, text) is text:
+            self._untold.append(text)
+
+    def is_told(self, reason: DropReason) -> bool:
+        """Whether a mistake of this reason needs no explaining any more."""
+        return reason in self._mistakes
+
+    def take_untold(self) -> list[str]:
+        """Return what is to be told, and forget it."""
+        if not self._untold:
+            return []
+        untold, self._untold = self._untold, []
+        return untold
 
     def counts(self) -> dict[str, int]:
         """Return the events discarded so far, by the reason's word."""

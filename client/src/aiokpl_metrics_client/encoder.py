@@ -11,7 +11,16 @@ from typing import NamedTuple
 
 from aiokpl_metrics_client.drops import DropCounter
 from aiokpl_metrics_client.statistics import DropReason
-from aiokpl_metrics_protocol import Buckets, Column, ColumnsFrame, Folded, FoldedFrame, Totals, encode
+from aiokpl_metrics_protocol import (
+    Buckets,
+    Column,
+    ColumnsFrame,
+    Folded,
+    FoldedFrame,
+    Totals,
+    decode_series,
+    encode,
+)
 
 # Large frames make the syscall cheap per event, and the front door's queue holds eleven datagrams whatever
 # their size. A lane's holds bytes, and each full lane waits until a frame of every other one was counted: for
@@ -35,6 +44,10 @@ _BUCKETS_BYTES = 40
 # Values of these types only are numbers that Python's own arithmetic may be trusted with.
 _FLOAT: set[type] = {float}
 _PLAIN: set[type] = {float, int, bool}
+
+# What a mistake may be quoted from: no other type is sure to be written at once and without an exception.
+_NAMED = (float, str, bytes, bool, type(None))
+_QUOTED = 60
 
 # msgpack's integers end here.
 _LEAST_INTEGER = -(2**63)
@@ -100,7 +113,7 @@ class Encoder:
         """Return a frame without columns if events were dropped since the last frame."""
         return (self._encode(),) if self._drops.counts() != self._reported else ()
 
-    def clean(self, values: list[float]) -> list[float]:
+    def clean(self, values: list[float], series: bytes) -> list[float]:
         """Return values as floats, without those that are no finite numbers, which are counted."""
         first, count = values[0], len(values)
         try:
@@ -118,7 +131,7 @@ class Encoder:
             pass
         numbers = [float(number) for value in values if (number := _to_number(value)) is not None]
         if len(numbers) < len(values):
-            self._drops.add(DropReason.VALUE_INVALID, len(values) - len(numbers))
+            self._drop(series, values, len(values) - len(numbers))
         return numbers
 
     def encode_sets(self, sets: Iterable[Folded]) -> Iterator[EncodedFrame]:
@@ -201,8 +214,17 @@ class Encoder:
     def _clean(self, series: bytes, second: int, values: list[float]) -> Column | None:
         numbers = [number for value in values if (number := _to_number(value)) is not None]
         if len(numbers) < len(values):
-            self._drops.add(DropReason.VALUE_INVALID, len(values) - len(numbers))
+            self._drop(series, values, len(values) - len(numbers))
         return Column(series, second, list(numbers)) if numbers else None
+
+    def _drop(self, series: bytes, values: list[float], count: int) -> None:
+        """Count values that are no numbers, and say what the first one is."""
+        self._drops.add(DropReason.VALUE_INVALID, count)
+        if self._drops.is_told(DropReason.VALUE_INVALID):
+            return
+        wrong: object = next((value for value in values if _to_number(value) is None), None)
+        mistake = f"{decode_series(series).name!r} was given {_describe(wrong)}, which is no finite number"
+        self._drops.explain(DropReason.VALUE_INVALID, mistake)
 
 
 def _measure(buckets: Buckets | None) -> int:
@@ -210,6 +232,16 @@ def _measure(buckets: Buckets | None) -> int:
         return 0
     counts = len(buckets.positive_counts) + len(buckets.negative_counts)
     return _BUCKETS_BYTES + _VALUE_BYTES * counts
+
+
+def _describe(value: object) -> str:
+    """Return a value in a few words, whatever it is."""
+    if type(value) in _NAMED:
+        return repr(value[:_QUOTED] if isinstance(value, (str, bytes)) else value)
+    try:
+        return f"an object of type {type(value).__name__!s:.60}"
+    except Exception:  # noqa: BLE001 - a class may be as odd as its objects
+        return "an odd object"
 
 
 def _to_number(value: object) -> float | None:

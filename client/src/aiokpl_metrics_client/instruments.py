@@ -4,10 +4,10 @@ import copy
 import functools
 import inspect
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeGuard, TypeVar, cast
 
 from aiokpl_metrics_protocol import SUMMED_GAUGE, MetricKind, Series
 
@@ -155,8 +155,13 @@ class Timer(Histogram):
         self.__exit__(exc_type, exc, tb)
 
     def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
-        """Return `function` with each call measured; of a coroutine function, until its coroutine ends."""
-        if inspect.iscoroutinefunction(function):
+        """Return `function` with each call measured; of a coroutine function, until its coroutine ends.
+
+        Raises:
+            TypeError: it is no function, or a generator function, whose call only makes the generator.
+        """
+        _check_measurable(function)
+        if _is_coroutine_function(function):
 
             @functools.wraps(function)
             async def measured_coroutine(*args: _P.args, **kwargs: _P.kwargs) -> Any:  # noqa: ANN401 - what `function` returns
@@ -177,6 +182,31 @@ class Timer(Histogram):
                 self.record((time.perf_counter_ns() - start) / self._unit_ns)
 
         return measured
+
+
+def _is_coroutine_function(function: object) -> TypeGuard[Callable[..., Coroutine[Any, Any, Any]]]:
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.iscoroutinefunction(function):
+        return True
+    # An object with an asynchronous `__call__` is as good as one.
+    return not inspect.isclass(function) and inspect.iscoroutinefunction(type(function).__call__)
+
+
+def _check_measurable(function: object) -> None:
+    kind = type(function).__name__
+    if isinstance(function, (classmethod, staticmethod, property)):
+        message = f"a timer decorates functions: put it below @{kind}, not above it"
+        raise TypeError(message)
+    if not callable(function):
+        message = f"a timer decorates functions, not {function!r:.100}"
+        raise TypeError(message)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        message = (
+            "a timer cannot decorate a generator function, whose call only makes the generator: "
+            "write `with timer:` in it"
+        )
+        raise TypeError(message)
 
 
 def check_timer_unit(unit: str) -> None:

@@ -290,7 +290,7 @@ class Outbound:
 
     def _note_share(self, buffer: Buffer, second: int, values: list[float]) -> list[float]:
         """Remember the last of these values that is a number, and return those that are."""
-        numbers = self._encoder.clean(values)
+        numbers = self._encoder.clean(values, buffer.series)
         if numbers:
             buffer.share, buffer.told_in = numbers[-1], second
         return numbers
@@ -315,7 +315,7 @@ class Outbound:
         fold = self._fold
         folded = 0
         if pending < MAX_PENDING_BYTES:
-            values = self._encoder.clean(values)
+            values = self._encoder.clean(values, series)
             if not values:
                 return
             if not fold.events:

@@ -177,9 +177,12 @@ class Sender:
             self._hindrance = ""
             self._serve_by(None)
 
-    def drop(self, reason: DropReason, count: int) -> None:
-        """Count events that are discarded."""
-        self._outbound.drops.add(reason, count)
+    def drop(self, reason: DropReason, count: int, mistake: str = "") -> None:
+        """Count events that are discarded; a mistake of the application's is told once."""
+        drops = self._outbound.drops
+        drops.add(reason, count)
+        if mistake:
+            drops.explain(reason, mistake)
 
     def flush(self, timeout_s: float, away_timeout_s: float | None = None) -> bool:
         """Hand over what was recorded before the call. Return whether all of it got there in time.
@@ -420,21 +423,27 @@ class Sender:
         return lost_nothing
 
     def _log(self) -> None:
-        """Log the problem there is, at most once a minute."""
+        """Log each mistake once, and the problem there is at most once a minute."""
+        for mistake in self._outbound.drops.take_untold():
+            _warn(mistake)
         problem = self._problem
         if not problem or time.monotonic() < self._next_log:
             return
         self._next_log = time.monotonic() + _LOG_INTERVAL_S
         self._problem = ""
-        # Not imported here, for the reason that `process` gives. Who has not imported it has no handler.
-        logging: Any = sys.modules.get("logging")
-        try:
-            if hasattr(logging, "getLogger"):
-                logging.getLogger("aiokpl_metrics_client").warning("metrics: %s", problem)
-            else:
-                sys.stderr.write(f"metrics: {problem}\n")
-        except Exception:  # noqa: BLE001 - neither a log handler nor a closed stream may end the sender
-            return
+        _warn(problem)
+
+
+def _warn(text: str) -> None:
+    # Not imported here, for the reason that `process` gives. Who has not imported it has no handler.
+    logging: Any = sys.modules.get("logging")
+    try:
+        if hasattr(logging, "getLogger"):
+            logging.getLogger("aiokpl_metrics_client").warning("metrics: %s", text)
+        else:
+            sys.stderr.write(f"metrics: {text}\n")
+    except Exception:  # noqa: BLE001 - neither a log handler nor a closed stream may end the sender
+        return
 
 
 def _until_next_second() -> float:
