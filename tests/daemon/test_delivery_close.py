@@ -5,6 +5,7 @@ from typing import Self
 import pytest
 
 from aiokpl_metricsd.delivering.selection import Selection
+from aiokpl_metricsd.delivery import NAME_AFTER_S
 from aiokpl_metricsd.errors import RetryableExportError
 from tests.daemon.fakes import (
     Answer,
@@ -78,6 +79,25 @@ async def test_the_close_ends_by_its_deadline_whatever_hangs(
     assert said == (
         [{"sink": "hanging", "snapshots": 12, "windows": 3, "reason": "shutdown"}] if lost else []
     )
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("timeout_s", "named"), [(5.0, [{"hanging": 12}]), (1.0, [])])
+async def test_the_close_names_what_it_waits_for_before_a_sigkill_may_come(
+    timeout_s: float, named: list[dict[str, int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    delivery = build(clock, serve(ScriptedSink(then=hang), "hanging"), serve(ScriptedSink(), "well"))
+    await delivery.start()
+    for number in range(3):
+        offer(delivery, build_window(4, start=60.0 * number))
+    await settle()
+    closing = asyncio.ensure_future(delivery.close(timeout_s))
+    await clock.advance(NAME_AFTER_S)
+    # Where the last words come as soon, there is no need.
+    assert closing.done() == (not named)
+    assert [fields["snapshots"] for fields in fields_of(caplog, "the end waits for sinks")] == named
+    await clock.run(closing)
 
 
 @pytest.mark.asyncio

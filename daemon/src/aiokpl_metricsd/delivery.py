@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 # Of a shutdown's time, what is kept for leaving the sinks: half of it, a second at most.
 LEAVE_RESERVE_S = 1.0
 
+# After so long the end says what it waits for: a sidecar may have its SIGKILL two seconds after its SIGTERM
+# (kubelet's minimumGracePeriodInSeconds, read 2026-11), and no last line then.
+NAME_AFTER_S = 1.0
+
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -225,6 +229,9 @@ class Delivery:
         if self._taking_in is not None:
             tasks.append(self._taking_in)
         try:
+            await wait_done(tasks, min(NAME_AFTER_S, deliver_until - clock()), sleep)
+            if clock() < deliver_until:
+                self._name_waiting()
             await wait_done(tasks, deliver_until - clock(), sleep)
             for name, task in self._workers.items():
                 if not self._routes[name].worker.is_leaving:
@@ -241,6 +248,13 @@ class Delivery:
         if self._outbox is not None:
             storing = asyncio.ensure_future(self._store_accounts())
             await wait_done([storing], deadline - clock(), sleep)
+
+    def _name_waiting(self) -> None:
+        """Say which sinks the end waits for, and for how much, before it may be cut off."""
+        waiting = {name: route.ledger.waiting for name, route in self._routes.items()}
+        snapshots = {name: count for name, count in waiting.items() if count}
+        if snapshots:
+            self._log.warning("the end waits for sinks", extra={"fields": {"snapshots": snapshots}})
 
     def _abandon(self) -> None:
         """Drop what is not delivered, and not in the outbox either."""
