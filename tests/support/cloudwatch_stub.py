@@ -47,6 +47,10 @@ class Violation(Exception):  # noqa: N818 - it is one
     """What is wrong with a request."""
 
 
+class SignatureViolation(Violation):
+    """It is not signed by who it says."""
+
+
 def check_payload(payload: Payload, now: float) -> None:
     """Raise `Violation` where the service would refuse the request."""
     _only(payload, {"Namespace", "MetricData"})
@@ -289,6 +293,8 @@ class CloudWatchStub:
             self._check_own(payload["MetricData"])
         except Violation as violation:
             self.refused.append(str(violation))
+            if isinstance(violation, SignatureViolation):
+                return _refuse(Answer(403, "SignatureDoesNotMatch", str(violation)))
             return _refuse(Answer(400, "InvalidParameterValue", str(violation)))
         self.accepted += payload["MetricData"]
         return web.json_response({}, content_type="application/x-amz-json-1.0")
@@ -340,7 +346,7 @@ def check_protocol(headers: dict[str, str], raw: bytes) -> None:
     for step in found["scope"].split("/"):
         key = hmac.digest(key, step.encode(), "sha256")
     if hmac.digest(key, text.encode(), "sha256").hex() != found["signature"]:
-        raise Violation("the signature is of something else")
+        raise SignatureViolation("the signature is of something else")
 
 
 __all__ = [

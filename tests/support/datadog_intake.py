@@ -34,6 +34,7 @@ MAX_TAG_CHARS = 200
 MAX_VALUE = 3.4028234663852886e38
 
 SERIES = "/api/v2/series"
+VALIDATE = "/api/v1/validate"
 DISTRIBUTIONS = "/api/v1/distribution_points"
 COUNT, GAUGE = 1, 3
 
@@ -99,6 +100,8 @@ class DatadogIntake:
         requests: path, encoding and size of every request that came.
         poison: metric names that are refused with 400.
         asked: set at each request that is not to be answered.
+        ahead_s: how far its clock is ahead of this machine's.
+        validations: for each time that it was asked about a key, whether that was valid.
     """
 
     def __init__(
@@ -119,6 +122,8 @@ class DatadogIntake:
         self.poison: set[str] = set()
         self.script = list(script)
         self.asked = Event()
+        self.ahead_s = 0.0
+        self.validations: list[bool] = []
         self.before_answer: Callable[[], None] | None = None
         self._api_key = api_key
         self.check_models = check_models
@@ -250,6 +255,24 @@ class DatadogIntake:
             protocol_version = "HTTP/1.1"
             # Head and body in one segment: the second would wait for the client's delayed acknowledgement.
             wbufsize = 64 * 1024
+
+            def do_GET(self) -> None:
+                """Say whether a key is valid, as api/v1/validate does."""
+                is_known = self.path == VALIDATE
+                is_valid = self.headers.get("dd-api-key") == intake._api_key
+                intake.validations.append(is_valid)
+                content = b'{"valid": true}' if is_valid else b'{"errors": ["Forbidden"]}'
+                self.send_response((200 if is_valid else 403) if is_known else 404)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def do_HEAD(self) -> None:
+                self.send_response(404)
+                self.end_headers()
+
+            def date_time_string(self, timestamp: float | None = None) -> str:
+                return super().date_time_string(timestamp or time.time() + intake.ahead_s)
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))

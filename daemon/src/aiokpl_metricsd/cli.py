@@ -1,4 +1,4 @@
-"""The command line: the daemon itself, `check`, `send` and `status`."""
+"""The command line: the daemon itself, `check`, `doctor`, `send` and `status`."""
 
 import os
 import socket
@@ -105,6 +105,33 @@ def check(
     typer.echo(f"ok: windows of {configuration.interval_s} s, sinks: {sinks}")
     for line in lines:
         typer.echo(line)
+
+
+@app.command()
+def doctor(
+    config: _ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,  # noqa: FBT002 - a flag
+    offline: Annotated[bool, typer.Option("--offline", help="Connect to no backend.")] = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Look at the machine, the configuration and its backends, and say what to do. Changes nothing.
+
+    Ends with status 0 where all is well, 1 where there are warnings, 2 where something cannot work.
+    """
+    from aiokpl_metricsd.config import load
+    from aiokpl_metricsd.examining.examination import build_subject, examine, refuse
+    from aiokpl_metricsd.examining.report import choose_status, encode_report, render_report
+
+    try:
+        found = examine(build_subject(load(config, os.environ), is_offline=offline))
+    except ConfigurationError as error:
+        found = refuse(error)
+    if as_json:
+        typer.echo(encode_report(found), nl=False)
+    else:
+        # A terminal that has no Unicode shows the rest all the same.
+        encoding = sys.stdout.encoding or "utf-8"
+        typer.echo(render_report(found).encode(encoding, "backslashreplace"), nl=False)
+    raise typer.Exit(choose_status(found))
 
 
 # A negative value looks like an option, so options that are none come as arguments: too many, or as the name.

@@ -20,7 +20,7 @@ from contextlib import ExitStack, suppress
 from aiokpl_metrics_protocol.location import MAX_PATH_BYTES, is_trusted_directory
 from aiokpl_metricsd.errors import ConfigurationError, SocketInUseError
 
-_LOCK_SUFFIX = ".lock"
+LOCK_SUFFIX = ".lock"
 _NEW_SUFFIX = ".new"
 
 # Where lanes connect, beside the front door.
@@ -34,7 +34,7 @@ LANE_BACKLOG = socket.SOMAXCONN
 
 # Linux include/uapi/asm-generic/socket.h (6.16, read 2026-11): at 0 no descriptor can be passed. One that is
 # passed can block whoever closes it, for as long as its sender chose (4.1 s, measured).
-_SO_PASSRIGHTS = 83
+SO_PASSRIGHTS = 83
 
 
 class Listener:
@@ -231,7 +231,7 @@ def take_lock(path: str) -> int:
         SocketInUseError: another daemon has it.
         OSError: it cannot be made.
     """
-    lock = os.open(path + _LOCK_SUFFIX, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    lock = os.open(path + LOCK_SUFFIX, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -300,7 +300,7 @@ def _bind(path: str, mode: int, group: str | None, kind: int, *, credentials: bo
 def refuse_descriptors(connection: socket.socket) -> None:
     """Have a socket, and those that are accepted from it, take no descriptors; older kernels cannot."""
     with suppress(OSError):
-        connection.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+        connection.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
 
 
 def ask_credentials(connection: socket.socket) -> None:
@@ -357,6 +357,8 @@ def _group_number(group: str) -> int:
 
 __all__ = [
     "LANE_SUFFIX",
+    "LOCK_SUFFIX",
+    "SO_PASSRIGHTS",
     "STREAM_BACKLOG",
     "Listener",
     "ask_credentials",

@@ -19,7 +19,7 @@ from aiokpl_metricsd.ledger import LaneRefusal
 from aiokpl_metricsd.receiver import EMPTY, Queued
 
 # As many as wait to be accepted at most (`net.core.somaxconn`, Linux's default, read 2026-11).
-_MAX_LANES = 4_096
+MAX_LANES = 4_096
 
 # Descriptors left to everything else: HTTP takes 40, sinks some each, files the rest.
 _RESERVE_DESCRIPTORS = 128
@@ -51,8 +51,8 @@ class LaneLimits(Struct, frozen=True):
 def build_limits() -> LaneLimits:
     """Return what the process's limit on open files leaves; one user may take three quarters of it."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    descriptors = _MAX_LANES if soft == resource.RLIM_INFINITY else soft - _RESERVE_DESCRIPTORS
-    lanes = max(1, min(_MAX_LANES, descriptors))
+    descriptors = MAX_LANES if soft == resource.RLIM_INFINITY else soft - _RESERVE_DESCRIPTORS
+    lanes = max(1, min(MAX_LANES, descriptors))
     return LaneLimits(lanes, max(1, lanes * 3 // 4))
 
 
@@ -142,4 +142,4 @@ class Acceptor:
             os.close(spare)
 
 
-__all__ = ["Acceptor", "LaneLimits", "build_limits"]
+__all__ = ["MAX_LANES", "Acceptor", "LaneLimits", "build_limits"]

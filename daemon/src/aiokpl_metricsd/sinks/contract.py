@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from enum import StrEnum
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, runtime_checkable
 
 from aiokpl_metrics_protocol import MetricEvent
 from aiokpl_metricsd.snapshot import MetricSnapshot
+
+if TYPE_CHECKING:
+    # Only for its type: it takes milliseconds to import.
+    from ssl import SSLContext
 
 
 class RepeatRule(StrEnum):
@@ -90,4 +94,62 @@ class EventfulMetricsSink(Protocol):
         ...
 
 
-__all__ = ["EventfulMetricsSink", "MetricsSink", "RememberingSink", "RepeatRule"]
+class Endpoint(NamedTuple):
+    """Where a backend listens, for whoever looks whether it can be reached.
+
+    Attributes:
+        host: a name or an address, without brackets.
+        port: of TCP.
+        tls: how to greet it; None where it speaks without TLS.
+        speaks_http: it answers a HEAD request, in HTTP/1.1, with its date.
+    """
+
+    host: str
+    port: int
+    tls: "SSLContext | None" = None
+    speaks_http: bool = False
+
+
+@runtime_checkable
+class LocatedSink(Protocol):
+    """A sink whose backend is somewhere on the network."""
+
+    async def locate(self) -> Endpoint | None:
+        """Return where the backend is, without asking it; None where that is nowhere to be reached by TCP.
+
+        Called on a sink that was not entered.
+
+        Raises:
+            ConfigurationError: an option or a variable cannot be used.
+        """
+        ...
+
+
+@runtime_checkable
+class ProbingSink(Protocol):
+    """A sink that can ask its backend whether it would take what it is sent."""
+
+    async def probe(self, timeout_s: float) -> str:
+        """Ask, change nothing there, and say in a few words what came of it.
+
+        Called on a sink that was not entered.
+
+        Args:
+            timeout_s: how long that may take; it is cancelled a little later.
+
+        Raises:
+            ConfigurationError: an option, a variable or a file cannot be used.
+            ExportError: the backend would not take it, or did not answer.
+        """
+        ...
+
+
+__all__ = [
+    "Endpoint",
+    "EventfulMetricsSink",
+    "LocatedSink",
+    "MetricsSink",
+    "ProbingSink",
+    "RememberingSink",
+    "RepeatRule",
+]

@@ -150,6 +150,15 @@ class JsonlSink:
         """
         self._file.restore_to = msgspec.msgpack.decode(state, type=_Mark | None)
 
+    async def probe(self, timeout_s: float) -> str:
+        """Look whether the file could be opened.
+
+        Raises:
+            ConfigurationError: it could not.
+        """
+        del timeout_s
+        return await to_thread.run_sync(_look_at, Path(self._file.path))
+
     async def __aenter__(self) -> Self:
         """Open the file, or create it. What may pass, as a full disk, is left to the exports.
 
@@ -387,6 +396,23 @@ def _write_all(descriptor: int, parts: Sequence[bytes]) -> None:
             written -= len(waiting.popleft())
         if written:
             waiting[0] = waiting[0][written:]
+
+
+def _look_at(path: Path) -> str:
+    """Return what there is at a path that can be appended to.
+
+    Raises:
+        ConfigurationError: it cannot be.
+    """
+    directory = path.parent
+    if not directory.is_dir():
+        raise ConfigurationError(f"there is no directory {directory}; make it, or name another path")
+    if path.exists() and not path.is_file():
+        raise ConfigurationError(f"{path} is no file; name another path")
+    # Files are renamed beside it, too.
+    if not os.access(directory, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise ConfigurationError(f"{path} cannot be written by uid {os.geteuid()}; give it to this user")
+    return f"{path} can be appended to"
 
 
 __all__ = ["JsonlSink"]

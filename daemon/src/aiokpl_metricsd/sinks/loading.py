@@ -196,7 +196,7 @@ def build_sink(options: SinkOptions) -> MetricsSink:
         if isinstance(error, ModuleNotFoundError) and options.type in EXTRAS:
             raise place.error(_name_extra(options.type, error.name or ""), "type") from None
         text = str(error) if isinstance(error, ConfigurationError) else f"{type(error).__name__}: {error}"
-        shown = _redact(text, options.secrets)
+        shown = redact(text, options.secrets)
         # Without the cause: its traceback may show a secret.
         raise place.error(f"building {quote(options.type)} failed: {shown}") from None
     missing = [] if callable(getattr(sink, "export", None)) else ["export"]
@@ -209,7 +209,8 @@ def build_sink(options: SinkOptions) -> MetricsSink:
     return sink  # type: ignore[return-value]  # asked above
 
 
-def _redact(text: str, secrets: Collection[str]) -> str:
+def redact(text: str, secrets: Collection[str]) -> str:
+    """Return the text with each of the secrets replaced."""
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _MIN_SECRET_CHARS:
             text = text.replace(repr(secret)[1:-1], "***").replace(secret, "***")
@@ -226,4 +227,5 @@ __all__ = [
     "build_options",
     "build_sink",
     "load_factory",
+    "redact",
 ]

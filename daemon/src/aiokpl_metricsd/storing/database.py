@@ -31,8 +31,8 @@ _log = logging.getLogger("aiokpl_metricsd.outbox")
 APPLICATION_ID = 0x616D646F
 VERSION = 1
 
-_FILE = "outbox.sqlite3"
-_LOCK = "lock"
+FILE = "outbox.sqlite3"
+LOCK = "lock"
 _BALLAST = "ballast"
 
 # SQLite reads all of it, at about 1 GB/s from the kernel's cache.
@@ -202,7 +202,7 @@ def open_database(
         return Database(directory, connection, lock, ballast), found, aside
     except (sqlite3.Error, OSError, DamagedDatabaseError) as error:
         os.close(lock)
-        raise ConfigurationError(f"state_dir: {directory / _FILE} cannot be used: {error}") from error
+        raise ConfigurationError(f"state_dir: {directory / FILE} cannot be used: {error}") from error
     except BaseException:
         os.close(lock)
         raise
@@ -214,7 +214,7 @@ def _take_directory(directory: Path) -> int:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _close_to_others(directory)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        lock = os.open(directory / _LOCK, flags, 0o600)
+        lock = os.open(directory / LOCK, flags, 0o600)
     except OSError as error:
         reason = error.strerror or error
         raise ConfigurationError(f"state_dir: {directory} cannot be used: {reason}") from error
@@ -239,7 +239,7 @@ def _close_to_others(directory: Path) -> None:
     if status.st_uid != os.geteuid() or not stat.S_IMODE(status.st_mode) & 0o077:
         return
     names = os.listdir(directory)  # noqa: PTH208 - a list, not an iterator to be closed
-    if not names or _LOCK in names:
+    if not names or LOCK in names:
         directory.chmod(0o700)
 
 
@@ -257,7 +257,7 @@ def _open(
 def _open_once(
     directory: Path, read: Callable[[sqlite3.Connection], _T], *, fsync: bool
 ) -> tuple[sqlite3.Connection, _T]:
-    path = directory / _FILE
+    path = directory / FILE
     # SQLite would make it readable to others, and its companions like it.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     connection = sqlite3.connect(path, _LOCKED_S, isolation_level=None, check_same_thread=False)
@@ -319,14 +319,14 @@ def _check(connection: sqlite3.Connection, path: Path, marker: Path) -> None:
 
 def _put_aside(directory: Path, error: DamagedDatabaseError) -> Path:
     """Rename the damaged database, so that nothing of it is lost for good. An earlier one goes: disks end."""
-    path = directory / _FILE
-    aside = path.with_name(_FILE + ".damaged")
+    path = directory / FILE
+    aside = path.with_name(FILE + ".damaged")
     for suffix in ("-wal", "-shm", "-journal"):
         # A WAL must never meet another database than its own.
         aside.with_name(aside.name + suffix).unlink(missing_ok=True)
     path.replace(aside)
     with suppress(FileNotFoundError):
-        path.with_name(_FILE + "-wal").replace(aside.with_name(aside.name + "-wal"))
+        path.with_name(FILE + "-wal").replace(aside.with_name(aside.name + "-wal"))
     _marker_of(directory).unlink(missing_ok=True)
     fields = {"file": str(aside), "error": str(error)}
     message = "the outbox is damaged and set aside; windows that waited in it are lost, and it begins anew"
@@ -336,7 +336,7 @@ def _put_aside(directory: Path, error: DamagedDatabaseError) -> Path:
 
 def _marker_of(directory: Path) -> Path:
     """Return the file that says that the database was found damaged."""
-    return directory / f"{_FILE}-check"
+    return directory / f"{FILE}-check"
 
 
 def _code_of(error: sqlite3.Error) -> int:
@@ -348,4 +348,4 @@ def _describe(error: Exception) -> str:
     return str(error) if isinstance(error, (sqlite3.Error, OSError)) and str(error) else repr(error)
 
 
-__all__ = ["APPLICATION_ID", "VERSION", "DamagedDatabaseError", "Database", "open_database"]
+__all__ = ["APPLICATION_ID", "FILE", "LOCK", "VERSION", "DamagedDatabaseError", "Database", "open_database"]

@@ -217,6 +217,50 @@ async def open_sender(
     Raises:
         ConfigurationError: the event loop is not asyncio's, the SDK is missing, or there are no credentials.
     """
+    async with open_client(options) as client:
+        # Not in order to retry: it is the one event that has the HTTP client's own answer.
+        client.meta.events.register("needs-retry.cloudwatch.PutMetricData", _refuse_redirect)
+        if getattr(client.meta.service_model, "resolved_protocol", "") == "json":
+            yield DirectSender(client, namespace, compress=compress)
+        else:
+            yield PlainSender(client, namespace, max_datums=_PLAIN_DATUMS)
+
+
+async def locate_service(options: ClientOptions) -> str:
+    """Return the URL that the SDK would send to, or that of the proxy on the way there.
+
+    Raises:
+        ConfigurationError: as `open_client`.
+    """
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies, proxy_bypass
+
+    async with open_client(options) as client:
+        url: str = client.meta.endpoint_url
+    parts = urlsplit(url)
+    if proxy_bypass(parts.hostname or ""):
+        return url
+    return getproxies().get(parts.scheme, url)
+
+
+async def probe_service(options: ClientOptions, namespace: str) -> None:
+    """Send a request without a datum: who may not send is told so, and nobody's metrics change.
+
+    Raises:
+        Exception: the SDK's, with the service's answer; or the connection's own.
+    """
+    async with open_client(options) as client:
+        client.meta.events.register("needs-retry.cloudwatch.PutMetricData", _refuse_redirect)
+        await client.put_metric_data(Namespace=namespace, MetricData=[])
+
+
+@asynccontextmanager
+async def open_client(options: ClientOptions) -> AsyncGenerator[Any, None]:
+    """Open the SDK's client, which connects to nobody yet.
+
+    Raises:
+        ConfigurationError: the event loop is not asyncio's, the SDK is missing, or there are no credentials.
+    """
     session = await _open_session()
     await _check_credentials(session, options)
     config = import_module("aiobotocore.config").AioConfig(
@@ -239,12 +283,7 @@ async def open_sender(
         config=config,
     )
     async with creating as client:
-        # Not in order to retry: it is the one event that has the HTTP client's own answer.
-        client.meta.events.register("needs-retry.cloudwatch.PutMetricData", _refuse_redirect)
-        if getattr(client.meta.service_model, "resolved_protocol", "") == "json":
-            yield DirectSender(client, namespace, compress=compress)
-        else:
-            yield PlainSender(client, namespace, max_datums=_PLAIN_DATUMS)
+        yield client
 
 
 async def _open_session() -> Any:  # noqa: ANN401 - it has no types
@@ -292,5 +331,8 @@ __all__ = [
     "Sender",
     "check_client",
     "encode_json",
+    "locate_service",
+    "open_client",
     "open_sender",
+    "probe_service",
 ]

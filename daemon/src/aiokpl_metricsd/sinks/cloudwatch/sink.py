@@ -26,7 +26,12 @@ from anyio.lowlevel import checkpoint
 from msgspec import Meta
 from msgspec.structs import replace
 
-from aiokpl_metricsd.errors import PartialExportError, PermanentExportError, RetryableExportError
+from aiokpl_metricsd.errors import (
+    ConfigurationError,
+    PartialExportError,
+    PermanentExportError,
+    RetryableExportError,
+)
 from aiokpl_metricsd.sinks.cloudwatch.answer import Answer, Fate, decode_error
 from aiokpl_metricsd.sinks.cloudwatch.client import (
     ClientFactory,
@@ -35,12 +40,14 @@ from aiokpl_metricsd.sinks.cloudwatch.client import (
     Sender,
     check_client,
     encode_json,
+    locate_service,
     open_sender,
+    probe_service,
 )
 from aiokpl_metricsd.sinks.cloudwatch.cost import describe_cost
 from aiokpl_metricsd.sinks.cloudwatch.datum import MAX_AGE_S, MAX_NAME_CHARS, DatumOptions, Unfit
 from aiokpl_metricsd.sinks.cloudwatch.request import MAX_REQUEST_BYTES, MAX_REQUEST_DATUMS, Cutter, Request
-from aiokpl_metricsd.sinks.contract import RepeatRule
+from aiokpl_metricsd.sinks.contract import Endpoint, RepeatRule
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
 # Ours: a request has this long, and none is begun in the last part of delivery's usual 30 s for one export,
@@ -202,6 +209,49 @@ class CloudWatchSink:
         """
         if self._client_factory is None:
             await check_client(self._client_options)
+
+    async def locate(self) -> Endpoint | None:
+        """Return where the service is.
+
+        Raises:
+            ConfigurationError: the SDK is missing, or there are no credentials.
+        """
+        if self._client_factory is not None:
+            return None
+        from ssl import CERT_NONE, create_default_context
+        from urllib.parse import urlsplit
+
+        url = urlsplit(await locate_service(self._client_options))
+        tls = create_default_context() if url.scheme == "https" else None
+        if tls is not None and not self._client_options.verify_ssl:
+            tls.check_hostname = False
+            tls.verify_mode = CERT_NONE
+        return Endpoint(url.hostname or "", url.port or (443 if tls else 80), tls, speaks_http=True)
+
+    async def probe(self, timeout_s: float) -> str:
+        """Have the service look at the credentials, with a request that holds no datum.
+
+        Raises:
+            ConfigurationError: the SDK is missing, or there are no credentials.
+            RetryableExportError: they are not accepted, or the service does not answer.
+        """
+        if self._client_factory is not None:
+            return "a client of the application's is not asked"
+        options = replace(
+            self._client_options,
+            connect_timeout_s=min(self._client_options.connect_timeout_s, timeout_s),
+            read_timeout_s=min(self._client_options.read_timeout_s, timeout_s),
+        )
+        try:
+            await probe_service(options, self._namespace)
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            answer = decode_error(error, self._clock())
+            # That nothing is in it is looked at after who sends it.
+            if answer.fate is not Fate.REFUSED:
+                raise RetryableExportError(answer.message) from error
+        return "the credentials are accepted"
 
     def estimate(self, snapshots: Sequence[MetricSnapshot], interval_s: float) -> list[str]:
         """Say in a few lines what one such window after the other costs a month.

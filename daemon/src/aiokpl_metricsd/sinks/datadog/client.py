@@ -27,6 +27,10 @@ _MAX_ANSWER_BYTES = 64 * 1024
 
 # The hundreds of a status that says so.
 _ACCEPTED = 2
+_NOT_FOUND = 404
+
+# "Validate API key" (docs.datadoghq.com/api/latest/authentication, read 2026-11): 200, or 403.
+_VALIDATE_PATH: Final = "/api/v1/validate"
 
 # Ours: connecting within a region takes milliseconds.
 _MAX_CONNECT_S = 5.0
@@ -119,6 +123,24 @@ class _Poster:
             raise self._error(http_resp=answer)
         return answer
 
+    def validate(self, url: str, access: Access) -> Any:  # noqa: ANN401 - the package's
+        """Ask about the key.
+
+        Raises:
+            Exception: the package's, with the answer; or the connection's own.
+        """
+        answer = self.pool_manager.request(
+            "GET",
+            url,
+            headers={"DD-API-KEY": access.api_key, "Accept": "application/json"},
+            preload_content=False,
+            redirect=False,
+            timeout=self._timeout(connect=min(access.timeout_s, _MAX_CONNECT_S), read=access.timeout_s),
+        )
+        if answer.status // 100 != _ACCEPTED and answer.status != _NOT_FOUND:
+            raise self._error(http_resp=answer)
+        return answer
+
 
 class Client:
     """Sends requests. Every method may block, so a thread calls them, one at a time.
@@ -136,6 +158,7 @@ class Client:
         # Comes with the package.
         from urllib3 import Retry, Timeout
 
+        self._access = access
         keys = {"apiKeyAuth": access.api_key}
         if access.app_key:
             keys["appKeyAuth"] = access.app_key
@@ -171,6 +194,16 @@ class Client:
         else:
             answer = self._series.submit_metrics(body, content_encoding=CONTENT_ENCODING)
         return decode_errors(_read(answer))
+
+    def validate(self) -> bool:
+        """Ask whether the key is valid. Return False where whoever answers cannot tell, as a relay.
+
+        Raises:
+            Exception: it is not, or nobody knows; `answer.decode_error` reads it.
+        """
+        answer = self._client.rest_client.validate(f"{self._access.url}{_VALIDATE_PATH}", self._access)
+        _read(answer)
+        return bool(answer.status != _NOT_FOUND)
 
     def close(self) -> None:
         """Close the idle connections."""

@@ -13,6 +13,7 @@ socket's timeout, and keeps no process alive.
 import os
 import re
 import socket
+import time
 from collections.abc import Sequence
 from threading import Event, Lock, Thread
 from types import TracebackType
@@ -20,9 +21,11 @@ from typing import Annotated, Final, Self
 
 from anyio import to_thread
 from msgspec import Meta
+from msgspec.structs import replace
 
-from aiokpl_metricsd.errors import ConfigurationError
-from aiokpl_metricsd.sinks.contract import RepeatRule
+from aiokpl_metricsd.errors import ConfigurationError, RetryableExportError
+from aiokpl_metricsd.sinks.contract import Endpoint, RepeatRule
+from aiokpl_metricsd.sinks.datadog.answer import decode_error
 from aiokpl_metricsd.sinks.datadog.attempt import Attempt, Shared
 from aiokpl_metricsd.sinks.datadog.builder import Plan
 from aiokpl_metricsd.sinks.datadog.client import Access, Client, import_client
@@ -164,6 +167,37 @@ class DatadogSink:
         self._find_access()
         self._find_plan()
         await to_thread.run_sync(import_client)
+
+    async def locate(self) -> Endpoint | None:
+        """Return where the intake is, or the proxy on the way there.
+
+        Raises:
+            ConfigurationError: a key is missing, or the site cannot be used.
+        """
+        from ssl import create_default_context
+        from urllib.parse import urlsplit
+
+        access = self._find_access()
+        url = urlsplit(access.proxy or access.url)
+        tls = create_default_context() if url.scheme == "https" else None
+        return Endpoint(url.hostname or "", url.port or (443 if tls else 80), tls, speaks_http=True)
+
+    async def probe(self, timeout_s: float) -> str:
+        """Have Datadog look at the key.
+
+        Raises:
+            ConfigurationError: a key or the package is missing.
+            RetryableExportError: the key is not accepted, or nobody answers.
+        """
+        access = replace(self._find_access(), timeout_s=min(timeout_s, self._timeout_s))
+        client = await to_thread.run_sync(Client, access)
+        try:
+            is_known = await to_thread.run_sync(client.validate, abandon_on_cancel=True)
+        except Exception as error:
+            raise RetryableExportError(decode_error(error, time.time()).message) from error
+        finally:
+            client.close()
+        return "the key is accepted" if is_known else "whoever answers there does not check keys"
 
     async def __aenter__(self) -> Self:
         """Find the key and build the client; nothing is connected yet.

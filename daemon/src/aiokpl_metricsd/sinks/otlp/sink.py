@@ -27,9 +27,10 @@ from aiokpl_metricsd.errors import (
     RetryableExportError,
 )
 from aiokpl_metricsd.log import Throttle
-from aiokpl_metricsd.sinks.contract import RepeatRule
+from aiokpl_metricsd.sinks.contract import Endpoint, RepeatRule
 from aiokpl_metricsd.sinks.otlp.data import MAX_REQUEST_BYTES, Encoder
 from aiokpl_metricsd.sinks.otlp.export import Session, Shipment
+from aiokpl_metricsd.sinks.otlp.probe import locate_receiver, probe_receiver
 from aiokpl_metricsd.sinks.otlp.settings import (
     CUMULATIVE,
     GRPC,
@@ -166,6 +167,29 @@ class OtlpSink:
         """
         session = await to_thread.run_sync(self._open)
         await to_thread.run_sync(session.transport.close)
+
+    async def locate(self) -> Endpoint | None:
+        """Return where the receiver is; None of one on a Unix socket.
+
+        Raises:
+            ConfigurationError: an option, a variable or a file cannot be used.
+        """
+        return locate_receiver(read_settings(os.environ, self._options))
+
+    async def probe(self, timeout_s: float) -> str:
+        """Send a request without a point, which every receiver is to take.
+
+        Raises:
+            ConfigurationError: an option, a variable or a file cannot be used, or the extra is not installed.
+            RetryableExportError: the receiver does not take it now, or does not answer.
+            PermanentExportError: it refuses it.
+        """
+        session = await to_thread.run_sync(self._open)
+        try:
+            await probe_receiver(session.transport, timeout_s)
+        finally:
+            await to_thread.run_sync(session.transport.close)
+        return "an empty request is accepted"
 
     async def __aenter__(self) -> Self:
         """Import the SDK, read the environment, and prepare to connect.
