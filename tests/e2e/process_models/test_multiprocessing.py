@@ -4,6 +4,8 @@ import pytest
 
 from tests.e2e.process_models.conftest import Models
 
+pytestmark = pytest.mark.slow
+
 METHODS = ("fork", "spawn", "forkserver")
 
 

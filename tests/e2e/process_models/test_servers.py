@@ -1,0 +1,95 @@
+"""gunicorn and uvicorn, workers recycled, preloaded or not: every request that is answered counts once."""
+
+import signal
+import sys
+import threading
+from http.client import HTTPException
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.process_models.conftest import Models
+from tests.support.admin import AdminConnection, ask
+from tests.support.child import Child
+from tests.support.polling import wait_for
+
+pytestmark = pytest.mark.slow
+
+_CALLERS = 3
+_REQUESTS = 40
+
+WORKERS = {
+    "sync": ("sync", "wsgi", ()),
+    "threads": ("gthread", "wsgi", ("--threads", "3")),
+    "uvicorn": ("uvicorn_worker.UvicornWorker", "asgi", ()),
+}
+
+
+def _is_answered(path: Path) -> bool:
+    """Send one request on a connection of its own; a worker that ends may close it without an answer."""
+    connection = AdminConnection(path)
+    try:
+        status, body = ask(connection, "/")
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+    assert (status, body) == (200, "ok")
+    return True
+
+
+def _call(path: Path, server: Child) -> int:
+    """Have callers send requests at once, and return how many were answered."""
+    answered = [0] * _CALLERS
+
+    def call(caller: int) -> None:
+        for _ in range(_REQUESTS):
+            answered[caller] += _is_answered(path)
+
+    # The file is there before anybody listens.
+    wait_for(lambda: _is_answered(path) or not server.is_running(), "the server")
+    callers = [threading.Thread(target=call, args=(number,)) for number in range(_CALLERS)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(60)
+    return 1 + sum(answered)
+
+
+@pytest.mark.parametrize("preload", [False, True], ids=["", "preload"])
+@pytest.mark.parametrize("workers", WORKERS)
+def test_workers_of_gunicorn_merge_in_the_daemon(models: Models, workers: str, *, preload: bool) -> None:
+    kind, application, options = WORKERS[workers]
+    path = models.directory / "http.sock"
+    command = [sys.executable, "-m", "gunicorn", f"tests.e2e.process_models.served:{application}"]
+    command += ["--worker-class", kind, "--workers", "2", "--bind", f"unix:{path}", *options]
+    # Recycled every few requests, in the midst of others.
+    command += ["--max-requests", "25", "--max-requests-jitter", "5", "--no-control-socket"]
+    server = models.nursery.start([*command, *(["--preload"] if preload else [])], environ=models.environ)
+    answered = _call(path, server)
+    assert answered >= _CALLERS * _REQUESTS / 2
+    server.send_signal(signal.SIGTERM)
+    assert server.wait() == 0, server.stderr
+    counts = models.stop()
+    assert counts["requests"] == counts["bound"] == answered, server.stderr
+    booted = server.stderr.count("Booting worker")
+    assert booted >= 3, "some were recycled"
+    assert counts["imports"] == (1 if preload else booted)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_uvicorn_on_its_own_loses_nothing_with_a_flush_at_the_end_of_its_lifespan(
+    models: Models, processes: int
+) -> None:
+    path = models.directory / "http.sock"
+    command = [sys.executable, "-m", "uvicorn", "tests.e2e.process_models.served:asgi", "--uds", str(path)]
+    server = models.nursery.start(
+        [*command, *(["--workers", str(processes)] if processes > 1 else [])], environ=models.environ
+    )
+    wait_for(lambda: server.stderr.count("startup complete") == processes, "the server")
+    answered = _call(path, server)
+    assert answered == 1 + _CALLERS * _REQUESTS
+    server.send_signal(signal.SIGTERM)
+    server.wait()
+    counts = models.stop()
+    assert counts == {"requests": answered, "bound": answered, "imports": processes}
