@@ -3,6 +3,7 @@
 PYTHON ?= python3.11
 PYTEST_ARGS ?=
 CRASH_ARGS ?=
+SOAK_ARGS ?=
 POD_ARGS ?=
 
 SHELL := /bin/bash
@@ -58,6 +59,9 @@ crash-test: $(VENV)/.dev-installed ## Kill the daemon 200 times a loop, and coun
 
 pod-life: $(VENV)/.dev-installed ## Let a pod live, of namespaces, and print what each event costs it; POD_ARGS="--times 3"
 	@$(BIN)/python -m tests.pod $(POD_ARGS)
+
+soak: $(VENV)/.dev-installed ## Ten minutes of gunicorn, load and restarts of the daemon; SOAK_ARGS="--minutes 1"
+	$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
 bench: $(VENV)/.dev-installed ## Measure, and print the figures
 	$(BIN)/python -m bench
