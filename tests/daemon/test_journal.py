@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from aiokpl_metrics_protocol import MAX_DATAGRAM_BYTES
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.journal import MAX_DEATHS, Journal, Record
+from aiokpl_metricsd.storing import segment as segment_module
 from aiokpl_metricsd.storing.segment import HEAD_BYTES, RECORD_BYTES, name_segment
 
 STATE_ID = 0x1234_5678_9ABC_DEF0
@@ -243,6 +244,42 @@ def test_a_segment_that_cannot_be_removed_no_longer_counts_and_goes_later(
     assert journal.size_bytes == HEAD_BYTES
     assert "cannot be removed" in caplog.text
     journal.forget_before(position)
+    assert segment_names(tmp_path) == [name_segment(2)]
+
+
+def test_a_large_segment_is_removed_in_slices_between_which_others_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segment_module, "_REMOVED_BYTES", 1_000)
+    journal = open_journal(tmp_path)
+    fill(journal, bytes(3_000), b"small")
+    position = journal.rotate()
+    sizes: list[int] = []
+    for number, _ in enumerate(journal.forget_before_sliced(position)):
+        sizes.append((tmp_path / name_segment(1)).stat().st_size)
+        fill(journal, b"%d" % number)
+        assert journal.size_bytes == HEAD_BYTES + len(sizes) * (RECORD_BYTES + 1)
+    whole = HEAD_BYTES + 2 * RECORD_BYTES + 3_005
+    assert sizes == [whole - 1_000, whole - 2_000, whole - 3_000]
+    assert segment_names(tmp_path) == [name_segment(2)]
+    assert read(tmp_path, position) == [b"0", b"1", b"2"]
+
+
+@pytest.mark.parametrize("slices", [1, 2, 3])
+def test_a_start_after_a_death_between_two_slices_reads_nothing_of_what_was_covered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slices: int
+) -> None:
+    monkeypatch.setattr(segment_module, "_REMOVED_BYTES", 1_000)
+    journal = open_journal(tmp_path)
+    fill(journal, bytes(1_000), bytes(1_000), bytes(1_000))
+    position = journal.rotate()
+    fill(journal, b"kept")
+    removing = journal.forget_before_sliced(position)
+    for _ in range(slices):
+        next(removing)
+    again, records = restart(tmp_path, position)
+    assert [record.datagram for record in records] == [b"kept"]
+    assert again.segments_damaged == 0
     assert segment_names(tmp_path) == [name_segment(2)]
 
 

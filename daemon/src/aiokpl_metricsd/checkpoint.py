@@ -98,7 +98,8 @@ class Checkpointer:
         for _ in self._aggregator.unseal(SLICE_SERIES):
             await asyncio.sleep(0)
         if is_stored:
-            self._journal.forget_before(sealed.position)
+            for _ in self._journal.forget_before_sliced(sealed.position):
+                await asyncio.sleep(0)
         else:
             self._decoder.keep_changed(sealed.producers, sealed.forgotten)
         self._failed = not is_stored

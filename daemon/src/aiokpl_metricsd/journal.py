@@ -32,6 +32,7 @@ from aiokpl_metricsd.storing.segment import (
     name_segment,
     put_record,
     read_records,
+    remove_segment,
 )
 
 _log = logging.getLogger("aiokpl_metricsd.journal")
@@ -144,12 +145,17 @@ class Journal:
 
     def forget_before(self, position: int) -> None:
         """Remove the segments before a committed checkpoint's position."""
+        for _ in self.forget_before_sliced(position):
+            pass
+
+    def forget_before_sliced(self, position: int) -> Iterator[None]:
+        """Do the same, and yield between slices of a file. From the first on they count no more."""
         for number in [number for number in self._sizes if number < position]:
             self._closed_bytes -= self._sizes.pop(number)
             self._covered.add(number)
         for number in sorted(self._covered):
             try:
-                self._path(number).unlink(missing_ok=True)
+                yield from remove_segment(self._path(number))
             except OSError as error:
                 # They are covered, and tried again with the next checkpoint.
                 if not self._is_stuck:

@@ -37,6 +37,10 @@ RECORD_BYTES = _RECORD.size + _CHECKSUM.size
 
 _LANE = 1
 
+# Of a file's bytes, those that are let go of at once: 8 MiB take the kernel 1 ms. Removed in one go, 32 MiB
+# held the loop up for 16 ms by the wall, and 512 MiB for 190 (ext4, Linux 6.18, measured on a busy machine).
+_REMOVED_BYTES = 8 * 1024 * 1024
+
 
 class Record(Struct, frozen=True, gc=False):
     """One datagram that had decoded.
@@ -227,6 +231,23 @@ def name_segment(number: int) -> str:
     return f"{number:016d}.segment"
 
 
+def remove_segment(path: Path) -> Iterator[None]:
+    """Remove a segment's file, and yield between its slices. It must be covered: it gets shorter first.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    try:
+        size_bytes = path.stat().st_size
+    except FileNotFoundError:
+        return
+    while size_bytes > _REMOVED_BYTES:
+        size_bytes -= _REMOVED_BYTES
+        os.truncate(path, size_bytes)
+        yield
+    path.unlink(missing_ok=True)
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -249,4 +270,5 @@ __all__ = [
     "name_segment",
     "put_record",
     "read_records",
+    "remove_segment",
 ]
