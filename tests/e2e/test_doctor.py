@@ -110,7 +110,8 @@ def test_a_healthy_machine_with_every_backend_and_a_daemon_at_work(
     assert "clock: as the backend of http says" in said
     assert backends.datadog.validations == [True]
     # Nothing was changed: the backends took nothing, and the daemon goes on.
-    assert not (backends.cloudwatch.accepted or backends.http.points or backends.grpc.points)
+    taken = [*backends.cloudwatch.accepted, *backends.http.points, *backends.grpc.points]
+    assert taken == []
     assert daemon.is_running()
     assert daemon.stop() == 0
 
