@@ -42,9 +42,12 @@ check: $(VENV)/.dev-installed ## Lint, format, types, import rules, documents
 	@$(BIN)/python docs/check.py
 	@echo "== docs/generate_configuration.py --check"
 	@$(BIN)/python docs/generate_configuration.py --check
+	@echo "== docs/fleet_cost.py --check"
+	@$(BIN)/python docs/fleet_cost.py --check
 
 docs: $(VENV)/.dev-installed ## Make the generated parts of the documents anew
 	$(BIN)/python docs/generate_configuration.py
+	$(BIN)/python docs/fleet_cost.py
 
 integration: $(VENV)/.dev-installed ## Run the tests against real parts, installing what is missing
 	@command -v prometheus >/dev/null || apt-get install -y --no-install-recommends prometheus >/dev/null \
