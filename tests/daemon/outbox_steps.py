@@ -5,8 +5,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from aiokpl_metrics_protocol import Buckets, MetricKind
-from aiokpl_metricsd.outbox import Cut, OpenPart, Outbox, Recovered, Sealed, SinkAccount
+from aiokpl_metricsd.outbox import Cut, Mark, OpenPart, Outbox, Recovered, Sealed, SinkAccount
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
 MAX_BYTES = 1 << 30
@@ -34,6 +36,11 @@ def build_snapshots(count: int, value: int = 1, window_id: str = "d-1") -> list[
     ]
 
 
+def mark(account: SinkAccount, *marks: Mark) -> SinkAccount:
+    """Return an account with marks."""
+    return replace(account, marks=marks)
+
+
 def build_sealed(position: int, *, blobs: Callable[[], Iterator[bytes]] | None = None) -> Sealed:
     """Return a checkpoint in which everything says its position."""
     text = str(position).encode()
@@ -54,10 +61,10 @@ async def perform(outbox: Outbox, step: int) -> None:
         held = {"first": build_snapshots(3, step + 1)}
         await outbox.commit(build_sealed(step), cuts, {"first": account}, held)
     elif kind == 1:
-        await outbox.settle("first", first, 0, remaining=build_snapshots(5, step + 1), account=account)
+        await outbox.settle("first", mark(account, Mark(first, 0, build_snapshots(5, step + 1))))
     else:
         await outbox.discard("second", [second - 2, second], SinkAccount(b"second"))
-        await outbox.settle("first", first - 2, 0, remaining=None, account=account)
+        await outbox.settle("first", mark(account, Mark(first - 2, 0)))
 
 
 async def check(outbox: Outbox, recovered: Recovered) -> int:

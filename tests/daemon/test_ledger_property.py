@@ -91,7 +91,9 @@ def listening() -> Generator[Said]:
         yield said
     finally:
         logger.removeHandler(said)
-        logger.level, logger.propagate = kept
+        # Not by its attribute: loggers below keep what they would say.
+        logger.setLevel(kept[0])
+        logger.propagate = kept[1]
 
 
 def check_events(world: World) -> None:

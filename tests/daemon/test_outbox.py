@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from aiokpl_metricsd.errors import LostPartError, StateInUseError, StoreError
-from aiokpl_metricsd.outbox import Cut, Evicted, Outbox, Sealed, SinkAccount, StoredWindow
+from aiokpl_metricsd.outbox import Cut, Evicted, Mark, Outbox, Sealed, SinkAccount, StoredWindow
 from aiokpl_metricsd.snapshot import MetricSnapshot
-from tests.daemon.outbox_steps import MAX_BYTES, build_sealed, build_snapshots
+from tests.daemon.outbox_steps import MAX_BYTES, build_sealed, build_snapshots, mark
 
 ACCOUNT = SinkAccount(b"ledger")
 
@@ -105,19 +105,19 @@ async def test_a_batch_that_sinks_share_is_stored_once_and_goes_with_the_last(tm
     async with opened(tmp_path) as outbox:
         (first,) = await store(outbox, cut("a", window))
         one = outbox.size_bytes
-        await outbox.settle("a", first.number, 0, remaining=None, account=ACCOUNT)
+        await outbox.settle("a", mark(ACCOUNT, Mark(first.number, 0)))
         assert outbox.size_bytes == 0
         a, b, c = await store(outbox, cut("a", window), cut("b", window), cut("c", list(window)))
         assert outbox.size_bytes == 2 * one
-        await outbox.settle("a", a.number, 0, remaining=[], account=ACCOUNT)
-        await outbox.settle("c", c.number, 0, remaining=None, account=ACCOUNT)
+        await outbox.settle("a", mark(ACCOUNT, Mark(a.number, 0)))
+        await outbox.settle("c", mark(ACCOUNT, Mark(c.number, 0)))
         assert outbox.size_bytes == one
         assert await outbox.load(b.number, "b", 0) == window
         rest = window[:10]
-        await outbox.settle("b", b.number, 0, remaining=rest, account=ACCOUNT)
+        await outbox.settle("b", mark(ACCOUNT, Mark(b.number, 0, rest)))
         assert 0 < outbox.size_bytes < one
         assert await outbox.load(b.number, "b", 0) == rest
-        await outbox.settle("b", b.number, 0, remaining=None, account=ACCOUNT)
+        await outbox.settle("b", mark(ACCOUNT, Mark(b.number, 0)))
         assert outbox.size_bytes == 0
 
 
@@ -128,7 +128,7 @@ async def test_numbers_ascend_for_ever_although_windows_go(tmp_path: Path) -> No
         async with opened(tmp_path) as outbox:
             for window in await store(outbox, cut("a", build_snapshots(1)), cut("b", [])):
                 seen.append(window.number)
-                await outbox.settle(window.sink, window.number, 0, remaining=None, account=ACCOUNT)
+                await outbox.settle(window.sink, mark(ACCOUNT, Mark(window.number, 0)))
             assert outbox.size_bytes == 0
     assert seen == [1, 2, 3, 4, 5, 6]
 
@@ -147,11 +147,11 @@ async def test_an_attempt_is_remembered_until_something_settles_it(tmp_path: Pat
         (window,) = await store(outbox, cut("a", *(build_snapshots(4) for _ in range(3))))
         for part in (0, 1):
             await outbox.attempt("a", window.number, part)
-        await outbox.settle("a", window.number, 1, remaining=build_snapshots(2), account=ACCOUNT)
+        await outbox.settle("a", mark(ACCOUNT, Mark(window.number, 1, build_snapshots(2))))
     async with opened(tmp_path) as outbox:
         (found,) = outbox.recovered.sinks["a"].windows
         assert (found.counts, found.attempted) == ((4, 2, 4), frozenset({0}))
-        await outbox.settle("a", window.number, 0, remaining=None, account=ACCOUNT)
+        await outbox.settle("a", mark(ACCOUNT, Mark(window.number, 0)))
         with pytest.raises(LostPartError):
             await outbox.attempt("a", window.number, 0)
         assert not outbox.is_failing
@@ -172,7 +172,7 @@ async def test_past_the_bound_the_oldest_window_goes_first_and_is_named(tmp_path
             )
             assert (committed.stored[0].number, committed.evicted) == (number, [])
         half = build_snapshots(500)[:200]
-        await outbox.settle("a", 1, 0, remaining=half, account=ACCOUNT)
+        await outbox.settle("a", mark(ACCOUNT, Mark(1, 0, half)))
         batches = [build_snapshots(500) for _ in range(2)]
         committed = await outbox.commit(None, [cut("a", *batches)], {}, {})
         assert committed.evicted == [Evicted("a", 1, 200), Evicted("b", 2, 500)]
@@ -180,7 +180,7 @@ async def test_past_the_bound_the_oldest_window_goes_first_and_is_named(tmp_path
         with pytest.raises(LostPartError):
             await outbox.load(2, "b", 0)
         # The worker that was sending it settles what is not there any more: its account counts.
-        await outbox.settle("b", 2, 0, remaining=half, account=SinkAccount(b"late"))
+        await outbox.settle("b", mark(SinkAccount(b"late"), Mark(2, 0, half)))
         assert await outbox.load(4, "a", 1) == batches[1]
     async with opened(tmp_path / "bounded") as outbox:
         sinks = outbox.recovered.sinks
@@ -254,7 +254,7 @@ async def test_a_window_of_another_sink_or_part_is_not_there(tmp_path: Path) -> 
         for number, sink, part in ((1, "b", 0), (1, "a", 1), (2, "a", 0)):
             with pytest.raises(LostPartError):
                 await outbox.load(number, sink, part)
-            await outbox.settle(sink, number, part, remaining=None, account=ACCOUNT)
+            await outbox.settle(sink, mark(ACCOUNT, Mark(number, part)))
         assert await outbox.load(1, "a", 0) == build_snapshots(1)
 
 
@@ -304,9 +304,7 @@ async def test_calls_are_done_in_their_order_and_a_cancelled_one_all_the_same(tm
         parts = [build_snapshots(2_000) for _ in range(3)]
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(store(outbox, cut("a", *parts)), 0.0001)
-        settled = [
-            outbox.settle("a", 1, part, remaining=None, account=SinkAccount(b"%d" % part)) for part in (0, 1)
-        ]
+        settled = [outbox.settle("a", mark(SinkAccount(b"%d" % part), Mark(1, part))) for part in (0, 1)]
         await outbox.load(1, "a", 2)
         assert all(future.done() for future in settled)
     async with opened(tmp_path) as outbox:

@@ -11,11 +11,11 @@ from shutil import which
 import pytest
 
 from aiokpl_metricsd.errors import ConfigurationError, LostPartError, StoreError
-from aiokpl_metricsd.outbox import Cut, Outbox, SinkAccount
+from aiokpl_metricsd.outbox import Cut, Mark, Outbox, SinkAccount
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from aiokpl_metricsd.storing.ballast import BALLAST_BYTES
 from aiokpl_metricsd.storing.database import VERSION
-from tests.daemon.outbox_steps import MAX_BYTES, build_sealed, build_snapshots
+from tests.daemon.outbox_steps import MAX_BYTES, build_sealed, build_snapshots, mark
 
 ACCOUNT = SinkAccount(b"ledger")
 DATABASE = "outbox.sqlite3"
@@ -101,7 +101,7 @@ async def test_on_a_full_disk_marks_go_through_and_commits_do_when_there_is_spac
     assert not ballast.exists()
     for part in range(5):
         await outbox.attempt("a", number, part)
-        await outbox.settle("a", number, part, remaining=None, account=SinkAccount(b"%d" % part))
+        await outbox.settle("a", mark(SinkAccount(b"%d" % part), Mark(number, part)))
     assert outbox.size_bytes == 0
     assert not outbox.is_failing
     filler.unlink()
@@ -111,7 +111,7 @@ async def test_on_a_full_disk_marks_go_through_and_commits_do_when_there_is_spac
     take_all_space(small_disk)
     outbox = open_outbox(state)
     assert outbox.recovered.position == 3
-    await outbox.settle("a", number, 0, remaining=None, account=ACCOUNT)
+    await outbox.settle("a", mark(ACCOUNT, Mark(number, 0)))
     assert outbox.size_bytes == 0
     await outbox.close()
     said = [record.message for record in caplog.records]
@@ -163,7 +163,7 @@ async def test_a_disk_that_turns_read_only_fails_each_call_and_is_shown(tmp_path
     with pytest.raises(StoreError, match="readonly"):
         await commit(outbox, build_snapshots(2))
     with pytest.raises(StoreError, match="readonly"):
-        await outbox.settle("a", number, 0, remaining=None, account=ACCOUNT)
+        await outbox.settle("a", mark(ACCOUNT, Mark(number, 0)))
     assert (outbox.is_failing, outbox.failures) == (True, 2)
     assert "readonly" in outbox.last_error
     assert await outbox.load(number, "a", 0) == build_snapshots(2)
@@ -337,7 +337,7 @@ async def test_a_damaged_blob_costs_only_itself(tmp_path: Path, caplog: pytest.L
         await outbox.load(1, "a", 0)
     assert not outbox.is_failing
     assert await outbox.load(1, "a", 1) == batches[1]
-    await outbox.settle("a", 1, 0, remaining=None, account=ACCOUNT)
+    await outbox.settle("a", mark(ACCOUNT, Mark(1, 0)))
     await use(outbox)
     said = [record.message for record in caplog.records]
     assert len(said) == 2
@@ -363,7 +363,7 @@ async def test_space_that_is_not_needed_goes_back_to_the_disk(tmp_path: Path) ->
     outbox._store._database._kept_free_pages = 10
     number = await commit(outbox, build_random(5_000), build_snapshots(10))
     full = outbox._store._connection.execute("PRAGMA page_count").fetchone()[0]
-    await outbox.settle("a", number, 0, remaining=None, account=ACCOUNT)
-    await outbox.settle("a", number, 1, remaining=None, account=ACCOUNT)
+    await outbox.settle("a", mark(ACCOUNT, Mark(number, 0)))
+    await outbox.settle("a", mark(ACCOUNT, Mark(number, 1)))
     assert outbox._store._connection.execute("PRAGMA page_count").fetchone()[0] < full / 2
     await outbox.close()

@@ -187,7 +187,7 @@ class Delivery:
             del self._routes[name]
             if self._outbox is not None:
                 gone = RemovedSink(route.describe(), route.log, self._around.wall_clock())
-                await route.marks.store_account(gone.build_account().state)
+                await route.marks.store_all()
                 self._removed[name] = gone
         await self._note_sinks()
 

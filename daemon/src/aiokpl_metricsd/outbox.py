@@ -23,6 +23,7 @@ from aiokpl_metricsd.storing.stored import (
     Committed,
     Cut,
     Evicted,
+    Mark,
     OpenPart,
     Recovered,
     RecoveredPart,
@@ -136,30 +137,15 @@ class Outbox:
         """
         return await self._thread.submit(lambda: self._store.load(window_number, sink, part))
 
-    def settle(
-        self,
-        sink: str,
-        number: int,
-        part: int,
-        *,
-        remaining: Sequence[MetricSnapshot] | None,
-        account: SinkAccount,
-    ) -> "asyncio.Future[None]":
-        """Mark a part, in one transaction with the account. It need not be awaited.
+    def settle(self, sink: str, account: SinkAccount) -> "asyncio.Future[None]":
+        """Mark parts of a sink's windows, in one transaction with its account. It need not be awaited.
 
         A window that is not there any more, evicted meanwhile, is none to be marked; the account is stored.
-
-        Args:
-            sink: the sink's name.
-            number: the window's.
-            part: its index in `counts`.
-            remaining: what still waits, and was not attempted; None or empty: the part is done.
-            account: the sink's, with what became of the others.
 
         Returns:
             Done when it is stored; raises a StoreError where it could not, and nothing was changed then.
         """
-        return self._thread.submit(lambda: self._store.settle(sink, number, part, remaining, account))
+        return self._thread.submit(lambda: self._store.settle(sink, account))
 
     async def attempt(self, sink: str, number: int, part: int) -> None:
         """Note that a part is about to be sent; stored when this returns.
@@ -229,6 +215,7 @@ __all__ = [
     "Cut",
     "Evicted",
     "LostPartError",
+    "Mark",
     "OpenPart",
     "Outbox",
     "Recovered",

@@ -179,6 +179,11 @@ class Consignment:
         """Whether `take_done` has anything to return."""
         return any(not self.counts[part] for part in self._outcomes)
 
+    @property
+    def is_divided(self) -> bool:
+        """Whether the backend took some of a part, and the rest of that still waits."""
+        return any(outcome.delivered and self.counts[part] for part, outcome in self._outcomes.items())
+
     def next_part(self) -> int | None:
         """Return which part must be loaded before `next_batch` is asked; None where none must."""
         if self._current is not None or self._parts or not self._waiting:

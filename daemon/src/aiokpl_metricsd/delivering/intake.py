@@ -141,6 +141,7 @@ class Intake:
         known: Batches = {}
         async with AsyncExitStack() as turns:
             is_whole = self._outbox is None or await self._hold_unstored(turns)
+            states = await self._dump_owed() if is_whole else None
             if self._outbox is not None and is_whole:
                 for route in self._routes.values():
                     for waiting in route.worker.take_unstored():
@@ -155,7 +156,7 @@ class Intake:
                 shelf.release(None)
                 return True
             try:
-                committed = await self._commit(self._outbox, shelf, sealed, is_whole=is_whole)
+                committed = await self._commit(self._outbox, shelf, sealed, states)
             except StoreError as error:
                 self.unstored_windows += sum(len(prepared.windows) for _, prepared in ready)
                 fields = {"error": str(error), "windows": len(shelf.cuts)}
@@ -189,10 +190,15 @@ class Intake:
             return False
         return True
 
+    async def _dump_owed(self) -> dict[str, bytes | None]:
+        """Return what those sinks remember that took what no checkpoint covers. No export is under way."""
+        owing = {name: route.marks for name, route in self._routes.items() if route.marks.owes_state}
+        return {name: await marks.dump_state() for name, marks in owing.items()}
+
     async def _commit(
-        self, outbox: "Outbox", shelf: Shelf, sealed: Sealed | None, *, is_whole: bool
+        self, outbox: "Outbox", shelf: Shelf, sealed: Sealed | None, states: Mapping[str, bytes | None] | None
     ) -> Committed:
-        if not is_whole:
+        if states is None:
             self._is_uncovered = self._is_uncovered or sealed is not None
             raise StoreError("a window that could not be stored before is on its way to its backend")
         if self._is_uncovered and sealed is None:
@@ -201,15 +207,21 @@ class Intake:
         merged = [route for route in self._routes.values() if route.has_merged]
         # Until it is stored.
         self._is_uncovered = sealed is not None
+        accounts = {
+            name: route.marks.build_account(states[name]) if name in states else route.marks.build_ledger()
+            for name, route in self._routes.items()
+        }
         committed = await outbox.commit(
             sealed,
             shelf.cuts,
-            {name: route.marks.build_account() for name, route in self._routes.items()},
+            accounts,
             {route.settings.name: route.dump_merging() for route in merged},
         )
         self._is_uncovered = False
         for route in merged:
             route.has_merged = False
+        for name in states:
+            self._routes[name].marks.note_stored(accounts[name])
         return committed
 
     async def _drop_evicted(self, evicted: Sequence[Evicted]) -> None:

@@ -99,6 +99,7 @@ class Route:
             except msgspec.MsgspecError as error:
                 self.log.fail("reading the sink's ledger", error)
             self._load_state(found.account.state)
+            self.marks.keep(found.account.marks)
         lost = self.ledger.reconcile(sum(sum(each.counts) for each in found.windows), len(found.merging))
         if lost:
             self.log.lose(lost)
@@ -123,7 +124,7 @@ class Route:
         marks = self.marks
         self.settings = settings
         self._build()
-        self.marks.unmarked += marks.unmarked
+        self.marks.inherit(marks)
         self._load_state(state)
         self._restore_merging(held)
         self.worker.inherit(waiting)

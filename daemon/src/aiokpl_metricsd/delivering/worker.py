@@ -244,7 +244,7 @@ class Worker:
     async def _serve(self) -> None:
         while (consignment := await self._next()) is not None:
             self._current = consignment
-            if consignment.is_unstored:
+            if consignment.is_unstored or self._marks.owes_state:
                 # Not while the outbox takes what it does not have: it would cover what is on its way.
                 async with self.unstored_turn:
                     delay_s = await self._serve_one(consignment)

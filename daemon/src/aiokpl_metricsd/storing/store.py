@@ -22,6 +22,7 @@ from aiokpl_metricsd.storing.stored import (
     Committed,
     Cut,
     Evicted,
+    Mark,
     Recovered,
     Sealed,
     SinkAccount,
@@ -117,31 +118,9 @@ class Store:
             raise LostPartError(f"window {number}, part {part} is damaged: not all of it is there")
         return snapshots
 
-    def settle(
-        self,
-        sink: str,
-        number: int,
-        part: int,
-        remaining: Sequence[MetricSnapshot] | None,
-        account: SinkAccount,
-    ) -> None:
-        """Mark a part."""
-
-        def work() -> None:
-            self._write_account(sink, account)
-            found = self._find_part(number, sink, part)
-            if found is None:
-                return
-            batch = self._batches.add(remaining, 1) if remaining else None
-            self._connection.execute(
-                "UPDATE parts SET batch = ?, snapshots = ?, is_attempted = 0 WHERE number = ? AND part = ?",
-                (batch, len(remaining or ()), number, part),
-            )
-            self._batches.release(found[0])
-            if batch is None and not self._has_parts(number):
-                self._delete_window(number)
-
-        self._run(work)
+    def settle(self, sink: str, account: SinkAccount) -> None:
+        """Store an account, with its marks."""
+        self._run(lambda: self._write_account(sink, account))
 
     def attempt(self, sink: str, number: int, part: int) -> None:
         """Note an attempt."""
@@ -277,12 +256,28 @@ class Store:
             self._add_sink(sink)
             execute("INSERT INTO merging VALUES (?, ?)", (sink, self._batches.add(snapshots, 1)))
 
+    def _write_mark(self, sink: str, mark: Mark) -> None:
+        found = self._find_part(mark.number, sink, mark.part)
+        if found is None:
+            return
+        remaining = mark.remaining or ()
+        batch = self._batches.add(remaining, 1) if remaining else None
+        self._connection.execute(
+            "UPDATE parts SET batch = ?, snapshots = ?, is_attempted = 0 WHERE number = ? AND part = ?",
+            (batch, len(remaining), mark.number, mark.part),
+        )
+        self._batches.release(found[0])
+        if batch is None and not self._has_parts(mark.number):
+            self._delete_window(mark.number)
+
     def _write_account(self, sink: str, account: SinkAccount) -> None:
         self._add_sink(sink)
         execute = self._connection.execute
         execute("UPDATE sinks SET ledger = ? WHERE name = ?", (account.ledger, sink))
         if account.state is not None:
             execute("INSERT OR REPLACE INTO sink_states VALUES (?, ?)", (sink, account.state))
+        for mark in account.marks:
+            self._write_mark(sink, mark)
 
     def _add_sink(self, name: str) -> None:
         self._connection.execute("INSERT OR IGNORE INTO sinks (name) VALUES (?)", (name,))

@@ -46,6 +46,20 @@ class StoredWindow(Struct, frozen=True):
     attempted: frozenset[int] = frozenset()
 
 
+class Mark(Struct, frozen=True):
+    """What became of a part of a stored window.
+
+    Attributes:
+        number: the window's.
+        part: its index in `counts`.
+        remaining: what still waits, and was not attempted; None or empty: the part is done.
+    """
+
+    number: int
+    part: int
+    remaining: Batch | None = None
+
+
 class OpenPart(Struct, frozen=True):
     """What a window that is still open holds so far.
 
@@ -111,10 +125,12 @@ class SinkAccount(Struct, frozen=True):
     Attributes:
         ledger: encoded.
         state: what the sink dumped; None keeps the stored one.
+        marks: what became of parts that the ledger and the state speak of. What is recovered has none.
     """
 
     ledger: bytes
     state: bytes | None = None
+    marks: tuple[Mark, ...] = ()
 
 
 class Evicted(Struct, frozen=True):
@@ -190,6 +206,7 @@ __all__ = [
     "Committed",
     "Cut",
     "Evicted",
+    "Mark",
     "OpenPart",
     "Recovered",
     "RecoveredPart",
