@@ -229,7 +229,7 @@ class MetricsClient:
         """Flush and end; what is recorded afterwards is counted and dropped. Return what `flush` returned."""
         if self._level is not MetricsLevel.NONE and not self._closed:
             self._closed = True
-            self._sender.table.discard_from_now_on(self._count_closed)
+            self._sender.discard(DropReason.CLOSED)
             self._flushed_at_close = self._sender.close(timeout_s)
         return self._flushed_at_close
 
@@ -358,9 +358,6 @@ class MetricsClient:
         if self._level is not MetricsLevel.NONE:
             self._sender.start()
         return bound
-
-    def _count_closed(self, _value: float) -> None:
-        self._sender.drop(DropReason.CLOSED, 1)
 
 
 def _to_texts(dimensions: Mapping[str, object]) -> dict[str, str]:

@@ -65,7 +65,9 @@ class DropCounter:
             news, counts = self._news, self._counts
             length = len(news)
             for reason, count in news[:length]:
-                counts[reason.value] = counts.get(reason.value, 0) + count
+                # Not `value`, a property of the enumeration's: it takes half of the time.
+                word = reason._value_
+                counts[word] = counts.get(word, 0) + count
             del news[:length]
         finally:
             self._lock.release()

@@ -184,6 +184,14 @@ class Sender:
         if mistake:
             drops.explain(reason, mistake)
 
+    def discard(self, reason: DropReason) -> None:
+        """Keep nothing that comes from now on, and count it."""
+
+        def count(_value: float) -> None:
+            self._outbound.drops.add(reason, 1)
+
+        self.table.discard_from_now_on(count)
+
     def flush(self, timeout_s: float, away_timeout_s: float | None = None) -> bool:
         """Hand over what was recorded before the call. Return whether all of it got there in time.
 

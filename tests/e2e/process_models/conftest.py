@@ -1,84 +1,9 @@
-"""A real daemon that acknowledges, and programs that record for it; at the end every event counts once."""
-
-from collections.abc import Mapping
-from pathlib import Path
+"""A real daemon, for programs of every kind."""
 
 import pytest
 
-from tests.support.child import Child, Nursery
-from tests.support.daemon import DaemonProcess
-from tests.support.rows import Ledger, check_balance
-
-# Every program begins with it. Python 3.12 and later warn of a fork beside threads.
-HEAD = """
-import os, signal, sys, threading, time, warnings
-from aiokpl_metrics_client import MetricsClient
-warnings.simplefilter("ignore", DeprecationWarning)
-metrics = MetricsClient()
-
-def reap(*pids):
-    deadline = time.monotonic() + 30
-    for pid in pids:
-        while True:
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                break
-            if time.monotonic() > deadline:
-                os.kill(pid, signal.SIGKILL)
-                raise SystemExit("a child hangs")
-            time.sleep(0.005)
-        assert status == 0, status
-"""
-
-
-class Models:
-    """One daemon, and what recorded for it."""
-
-    def __init__(self, nursery: Nursery) -> None:
-        self.nursery = nursery
-        self.daemon = DaemonProcess(
-            nursery, top=f'state_dir = "{nursery.directory}/state"'
-        ).wait_until_accepting()
-        self.ledger: Ledger | None = None
-        self._programs = 0
-
-    @property
-    def environ(self) -> Mapping[str, str]:
-        """What leads a program to the daemon."""
-        return {"AIOKPL_METRICSD_SOCKET": str(self.daemon.socket_path)}
-
-    @property
-    def directory(self) -> Path:
-        """Of the test."""
-        return self.nursery.directory
-
-    def start(self, body: str, *arguments: str) -> Child:
-        """Start a program: the head, and `body`."""
-        self._programs += 1
-        script = self.directory / f"program_{self._programs}.py"
-        script.write_text(HEAD + body)
-        return self.nursery.start_python(str(script), *arguments, environ=self.environ)
-
-    def run(self, body: str, *arguments: str, quiet: bool = True) -> Child:
-        """Run a program to its end, which must be a quiet one.
-
-        An exception that comes while the interpreter runs a callback is only reported by it: not quiet.
-        """
-        child = self.start(body, *arguments)
-        assert child.wait() == 0, child.stderr
-        assert not quiet or child.stderr == ""
-        return child
-
-    def stop(self, *, loses: bool = False) -> dict[str, int]:
-        """End the daemon, check its account, and return the events that it counted, by name."""
-        assert self.daemon.stop() == 0
-        self.ledger = self.daemon.ledger
-        check_balance(self.ledger)
-        assert loses or self.ledger.events_missing == 0
-        counts: dict[str, int] = {}
-        for (name, _), total in self.daemon.totals().items():
-            counts[name] = counts.get(name, 0) + total.count
-        return counts
+from tests.support.child import Nursery
+from tests.support.models import Models
 
 
 @pytest.fixture

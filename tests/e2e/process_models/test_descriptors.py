@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.e2e.process_models.conftest import Models
+from tests.support.models import Models
 
 
 def test_a_subprocess_gets_no_descriptor_of_the_client_whatever_it_inherits(models: Models) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.e2e.process_models.conftest import Models
+from tests.support.models import Models
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.process_models.conftest import Models
 from tests.support.admin import AdminConnection, ask
 from tests.support.child import Child
+from tests.support.models import Models
 from tests.support.polling import wait_for
 
 pytestmark = pytest.mark.slow

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tests.e2e.process_models.conftest import Models
+from tests.support.models import Models
 from tests.support.polling import wait_for
 
 
