@@ -29,9 +29,9 @@ def main() -> int:
                 lost = round(median(outcome.lost for outcome in outcomes))
                 seconds = median(outcome.seconds for outcome in outcomes)
                 _say(write_row(scenario, Outcome(lost, seconds)))
-            except pytest.skip.Exception as reason:
+            except (pytest.skip.Exception, AssertionError) as reason:
                 status = 1
-                sys.stderr.write(f"{scenario.title}: {reason}\n")
+                sys.stderr.write(f"{scenario.title}: {type(reason).__name__}: {reason}\n")
     return status
 
 

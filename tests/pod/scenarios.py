@@ -8,9 +8,11 @@ from tests.pod import happenings
 from tests.pod.life import Life, Outcome, open_life
 from tests.pod.pod import SILENT_PORT
 
+# Over HTTP a request waits for its answer; over gRPC a silent backend is a failed connection.
 HANGING = f"""
 [sinks.hanging]
 type = "opentelemetry"
+protocol = "http/protobuf"
 endpoint = "http://127.0.0.1:{SILENT_PORT}"
 """
 
