@@ -48,10 +48,10 @@ PREFIX = "lanes."
 
 _LANES = 40
 
-# Columns and values of the frames, by turns: 200 bytes, 4 KB and 15 KB, as our client sends them from a quiet
+# Columns and values of the frames, by turns: 200 bytes, 4 KB and 30 KB, as our client sends them from a quiet
 # to a busy process; and the largest there are, of another producer.
 CASES: dict[str, tuple[tuple[int, int], ...]] = {
-    "full": ((1, 12), (4, 100), (15, 100)),
+    "full": ((1, 12), (4, 100), (30, 100)),
     "large": ((60, 100),),
 }
 

@@ -1,7 +1,7 @@
 """A load -> datagrams, encoded before the clock starts, and the totals that the daemon must arrive at.
 
 Columns are what our client sends at a million events a second with a drain every 100 ms: `per_column` events
-of each series in each drain, in frames of about 60,000 bytes, on a lane of 15,000. Rows are what other
+of each series in each drain, in frames of about 60,000 bytes, on a lane of 30,000. Rows are what other
 producers send.
 
 Run as `python -m bench.load SOCKET EXPECTED LOAD` (LOAD in JSON) it encodes, writes the expected totals to
@@ -37,7 +37,7 @@ from bench.process import print_json
 # The client's own sizes (aiokpl_metrics_client.encoder): bytes of a frame on the front door and on a lane,
 # values of a column.
 _FRAME_BYTES = 60_000
-LANE_FRAME_BYTES = 15_000
+LANE_FRAME_BYTES = 30_000
 _COLUMN_VALUES = 4_096
 _COLUMN_BYTES = 40
 _VALUE_BYTES = 9
