@@ -3,13 +3,16 @@
 import socket
 import ssl
 import time
+from pathlib import Path
 from threading import Event
 
 import pytest
 
 from aiokpl_metricsd.examining.reach import UnreachableError, reach, read_date
 from aiokpl_metricsd.sinks.contract import Endpoint
+from tests.support.certificates import make_certificate
 from tests.support.datadog_intake import DatadogIntake
+from tests.support.otlp_receiver import serve_http
 
 
 def find_port(intake: DatadogIntake) -> int:
@@ -77,6 +80,20 @@ async def test_who_does_not_speak_tls_is_told_from_who_is_not_there() -> None:
         endpoint = Endpoint("127.0.0.1", find_port(intake), ssl.create_default_context())
         with pytest.raises(UnreachableError, match="no TLS: "):
             await reach(endpoint, 10.0, time.time)
+
+
+@pytest.mark.asyncio
+async def test_a_certificate_that_nobody_trusts_is_told_from_one_that_is(tmp_path: Path) -> None:
+    certificates = make_certificate(tmp_path)
+    trusting = ssl.create_default_context(cafile=certificates.certificate)
+    trusting.load_cert_chain(certificates.certificate, certificates.key)
+    with serve_http(certificates) as receiver:
+        port = int(receiver.endpoint.rpartition(":")[2])
+        reached = await reach(Endpoint("127.0.0.1", port, trusting), 10.0, time.time)
+        assert reached.words == f"127.0.0.1:{port} answers over TLS"
+        with pytest.raises(UnreachableError, match=r"its certificate is not accepted: self-signed") as caught:
+            await reach(Endpoint("127.0.0.1", port, ssl.create_default_context()), 10.0, time.time)
+    assert "trust the authority" in caught.value.advice
 
 
 @pytest.mark.asyncio

@@ -2,21 +2,15 @@
 
 # ruff: noqa: ANN401 - protobuf's messages have no types that say more
 
-import datetime as dt
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import anyio
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from aiokpl_metrics_protocol import Buckets, MetricKind
 from aiokpl_metricsd.errors import (
@@ -29,6 +23,7 @@ from aiokpl_metricsd.sinks.contract import MetricsSink, RepeatRule
 from aiokpl_metricsd.sinks.loading import BUILTIN, build_options, load_factory
 from aiokpl_metricsd.sinks.otlp.sink import OtlpSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
+from tests.support.certificates import make_certificate
 from tests.support.otlp_receiver import Answer, Certificates, Receiver, serve_grpc, serve_http
 
 START, END = 1_700_000_000.0, 1_700_000_060.0
@@ -111,32 +106,6 @@ def sink_for(receiver: Receiver, protocol: str, **options: Any) -> OtlpSink:
 
 def names_of(receiver: Receiver) -> list[str]:
     return [name.removeprefix("aiokpl.") for name, _, _ in receiver.points]
-
-
-def self_made(directory: Path) -> Certificates:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    paths = Certificates(directory / "certificate.pem", directory / "key.pem")
-    paths.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    paths.key.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return paths
 
 
 # ---- what it is
@@ -265,7 +234,7 @@ async def test_http_deflates_when_told(http: Receiver, monkeypatch: pytest.Monke
 async def test_tls_with_a_certificate_of_either_side(
     protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    certificates = self_made(tmp_path)
+    certificates = make_certificate(tmp_path)
     with serve(protocol, certificates) as receiver:
         sink = sink_for(receiver, protocol)
         async with sink:

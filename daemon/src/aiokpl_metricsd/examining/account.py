@@ -29,7 +29,8 @@ def judge_account(statement: Statement) -> Iterator[Finding]:
             is_well = False
             yield fail(f"the {name} cannot be written: {store.last_error}", "look at the disk of state_dir")
     for name, sink in statement.sinks.items():
-        if sink.ledger.waiting and sink.ledger.last_error and not sink.is_removed:
+        # One window may be on its way, or held back, and the error of long ago.
+        if sink.queue_windows > 1 and sink.ledger.last_error and not sink.is_removed:
             is_well = False
             waiting, error = sink.ledger.waiting, sink.ledger.last_error
             yield warn(

@@ -62,11 +62,14 @@ async def examine_sink(
     look = _Look(options, is_offline=is_offline, wall_clock=wall_clock)
     with suppress(_Stopped):
         await look.run(base_interval_s)
-    findings = tuple(
-        Finding(each.outcome, redact(_flatten(each.message), hidden), redact(_flatten(each.advice), hidden))
-        for each in look.findings
-    )
+    findings = tuple(hide_secrets(each, hidden) for each in look.findings)
     return Examined(findings, look.offset_s)
+
+
+def hide_secrets(finding: Finding, secrets: Collection[str]) -> Finding:
+    """Return the finding on one line, with each of the secrets replaced."""
+    message, advice = (redact(" ".join(text.split()), secrets) for text in (finding.message, finding.advice))
+    return Finding(finding.outcome, message, advice)
 
 
 class _Stopped(Exception):  # noqa: N818 - no error: what follows makes no sense
@@ -141,8 +144,4 @@ class _Look:
         return _Stopped()
 
 
-def _flatten(text: str) -> str:
-    return " ".join(text.split())
-
-
-__all__ = ["STEP_S", "Examined", "examine_sink"]
+__all__ = ["STEP_S", "Examined", "examine_sink", "hide_secrets"]

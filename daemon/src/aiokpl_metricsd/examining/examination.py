@@ -18,7 +18,7 @@ from aiokpl_metricsd.config import Configuration
 from aiokpl_metricsd.configuring.interpolation import is_secret_key
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.examining import account, clock, ingest, kernel, memory, storage
-from aiokpl_metricsd.examining.backend import Examined, examine_sink
+from aiokpl_metricsd.examining.backend import Examined, examine_sink, hide_secrets
 from aiokpl_metricsd.examining.finding import Finding, fail, find_ok
 from aiokpl_metricsd.receiving.acceptor import MAX_LANES, build_limits
 from aiokpl_metricsd.serving.door import check_installed
@@ -73,7 +73,10 @@ def build_subject(configuration: Configuration, *, is_offline: bool = False) -> 
 
 def examine(subject: Subject) -> list[Found]:
     """Make every check. Blocks, for some seconds where a backend does not answer."""
-    found = [Found(name, finding) for name, check in CHECKS for finding in check(subject)]
+    secrets = _list_secrets(subject)
+    found = [
+        Found(name, hide_secrets(finding, secrets)) for name, check in CHECKS for finding in check(subject)
+    ]
     examined = asyncio.run(_examine_sinks(subject))
     for name, each in examined.items():
         found += [Found(f"sink {name}", finding) for finding in each.findings]
@@ -88,9 +91,15 @@ def refuse(error: ConfigurationError) -> list[Found]:
     return [Found("configuration", fail(str(error), advice)), *kernels]
 
 
+def _list_secrets(subject: Subject) -> tuple[str, ...]:
+    """Return what no line may show: it may come from anywhere, as out of a backend's answer."""
+    of_sinks = (secret for options in subject.configuration.sinks.values() for secret in options.secrets)
+    return (*of_sinks, *(value for name, value in subject.environ.items() if is_secret_key(name)))
+
+
 async def _examine_sinks(subject: Subject) -> dict[str, Examined]:
     configuration = subject.configuration
-    secrets = tuple(value for name, value in subject.environ.items() if value and is_secret_key(name))
+    secrets = _list_secrets(subject)
     sinks = configuration.sinks
     examined = await asyncio.gather(
         *(
