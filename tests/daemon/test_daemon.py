@@ -1,6 +1,7 @@
 """The life of a daemon in one process: whatever fails on the way, nothing of it is left behind."""
 
 import asyncio
+import errno
 import logging
 import shutil
 import subprocess
@@ -19,12 +20,13 @@ from aiokpl_metricsd.clock import Clock, SystemClock
 from aiokpl_metricsd.config import Configuration
 from aiokpl_metricsd.configuring.place import Place
 from aiokpl_metricsd.daemon import Daemon
-from aiokpl_metricsd.errors import ConfigurationError
+from aiokpl_metricsd.errors import ConfigurationError, StoreError
 from aiokpl_metricsd.listener import listen
 from aiokpl_metricsd.serving.door import Doors, open_doors
 from aiokpl_metricsd.sinks.loading import SinkOptions
 from aiokpl_metricsd.sinks.prometheus.sink import PrometheusSink
 from aiokpl_metricsd.state import State, open_state
+from aiokpl_metricsd.storing.segment import Segment
 from aiokpl_metricsd.testing import ScriptedSink
 from tests.daemon.delivering.stored import until
 from tests.daemon.outbox_steps import build_sealed
@@ -193,6 +195,50 @@ async def test_a_disk_that_hangs_does_not_keep_the_daemon_from_ending(
     stored = [window.counts for window in state.outbox.recovered.sinks["a"].windows]
     assert (events, stored) == (([1], []) if is_under_way else ([], [(1,)]))
     await state.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("is_journaled", [True, False], ids=["journaled", "in memory"])
+async def test_what_the_last_checkpoint_cannot_store_is_sent_from_memory_only_if_no_journal_has_it(
+    make_yard: Callable[..., Yard], monkeypatch: pytest.MonkeyPatch, is_journaled: bool
+) -> None:
+    sinks = (ScriptedSink(), ScriptedSink())
+    yard = make_yard(*sinks)
+    yard.configuration = replace(yard.configuration, shutdown_timeout_s=5.0)
+    daemon = yard.build()
+    running = asyncio.ensure_future(daemon.run())
+    await until(lambda: daemon._receiver.loop is not None)
+
+    def fail(*_: object) -> None:
+        raise StoreError("disk I/O error")
+
+    def fill_up(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(yard.state.outbox._store, "commit", fail)
+        if not is_journaled:
+            patch.setattr(Segment, "write", fill_up)
+        send_datagram(yard.path, encode(EventsFrame([MetricEvent("m", 1.0, 0.0)])))
+        await until(lambda: daemon.ledger.events_decoded)
+        daemon.stop()
+        await running
+    ledger = daemon.delivery.ledgers["a"]
+    assert [sink.names for sink in sinks] == ([[], []] if is_journaled else [["m"], ["m"]])
+    assert (ledger.closed, ledger.delivered) == ((0, 0) if is_journaled else (1, 1))
+    # The journal may have had the rest of it.
+    assert ledger.ambiguous == ledger.delivered
+
+    again = (ScriptedSink(), ScriptedSink())
+    yard.close()
+    following = make_yard(*again)
+    following.configuration = replace(following.configuration, shutdown_timeout_s=5.0)
+    daemon = following.build()
+    daemon.stop()
+    await daemon.run()
+    assert [sink.names for sink in again] == ([["m"], ["m"]] if is_journaled else [[], []])
+    ledger = daemon.delivery.ledgers["a"]
+    assert (ledger.closed, ledger.delivered, ledger.dropped) == (1, 1, 0)
 
 
 @pytest.mark.asyncio

@@ -530,6 +530,23 @@ def test_what_was_lost_between_two_writes_is_owned_up_to_after_a_rotation(tmp_pa
     assert journal.write()
 
 
+def test_it_is_whole_again_when_a_checkpoint_has_what_was_in_memory_only(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    before = journal.rotate()
+    fill(journal, b"one")
+    assert journal.is_whole
+    with limit_file_size(journal.size_bytes + 30):
+        fill(journal, b"x" * 100)
+        assert not journal.is_whole
+    # It is written again, with a gap.
+    position = journal.rotate()
+    assert fill(journal, b"two")
+    journal.forget_before(before)
+    assert not journal.is_whole
+    journal.forget_before(position)
+    assert journal.is_whole
+
+
 def test_a_segment_that_cannot_be_opened_takes_its_number_and_leaves_no_file(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
     fill(journal, b"one")

@@ -296,7 +296,10 @@ class Daemon:
             if self._is_stuck:
                 return
             now = self._clock.time()
-            keeps = self._state is not None
+            state = self._state
+            keeps = state is not None
+            if state is not None:
+                self.delivery.begin_end(lambda: state.brings_again)
             windows = self.aggregator.close_due(now, 0.0) + self.aggregator.close_for_good(now, keeps=keeps)
             storing = asyncio.ensure_future(self._hand_over(windows, int(now)))
             await self._wait_stored(storing)

@@ -149,6 +149,15 @@ class Delivery:
         refused.set_result(False)
         return refused
 
+    def begin_end(self, brings_again: Callable[[], bool]) -> None:
+        """Take note that the next closing is the last one.
+
+        Args:
+            brings_again: whether the journal brings all of it again that cannot be stored, which is not sent
+                from memory then.
+        """
+        self._intake.brings_again = brings_again
+
     async def add(self, settings: SinkSettings) -> None:
         """Start one more sink, with the next closing, and with the windows that still wait for its name.
 

@@ -86,6 +86,8 @@ class Journal:
         self._covered: set[int] = set()
         # A covered segment could not be removed, which is said once.
         self._is_stuck = False
+        # The last segment in whose place frames were in memory only; None where a checkpoint has them all.
+        self._gap: int | None = None
         self.is_writable = True
         self.last_error = ""
         self.segments_damaged = 0
@@ -107,12 +109,17 @@ class Journal:
         """Bytes of all segments that no checkpoint covers."""
         return self._closed_bytes + (0 if self._segment is None else self._segment.size_bytes)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether each frame that no checkpoint covers is here: a replay would miss none."""
+        return self._gap is None and not self._filled
+
     def append(self, datagram: bytes | memoryview, now: float, lane: bool) -> None:  # noqa: FBT001 - a record's fields
         """Copy a datagram that decoded, for the next `write`."""
         if self._filled + RECORD_BYTES + len(datagram) > _BUFFER_BYTES:
             self._flush()
         if not self.is_writable:
-            self._is_owing = True
+            self._miss()
             return
         self._filled = put_record(self._buffer, self._filled, datagram, now, lane=lane)
 
@@ -150,6 +157,8 @@ class Journal:
 
     def forget_before_sliced(self, position: int) -> Iterator[None]:
         """Do the same, and yield between slices of a file. From the first on they count no more."""
+        if self._gap is not None and self._gap < position:
+            self._gap = None
         for number in [number for number in self._sizes if number < position]:
             self._closed_bytes -= self._sizes.pop(number)
             self._covered.add(number)
@@ -195,8 +204,12 @@ class Journal:
                 self._close_segment()
                 self._fail(error)
         if not self.is_writable:
-            self._is_owing = True
+            self._miss()
         self._filled = 0
+
+    def _miss(self) -> None:
+        self._is_owing = True
+        self._gap = self.position
 
     def _open_segment(self) -> None:
         try:

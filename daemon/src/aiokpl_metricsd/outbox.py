@@ -101,6 +101,11 @@ class Outbox:
         return self._store.failures
 
     @property
+    def is_damaged(self) -> bool:
+        """Whether the database was found damaged: the next start sets it aside, and the journal with it."""
+        return self._store.is_damaged
+
+    @property
     def set_aside(self) -> Path | None:
         """Where the damaged database is that was found at this start; None where there was none."""
         return self._store.set_aside

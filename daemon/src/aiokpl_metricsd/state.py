@@ -34,6 +34,11 @@ class State:
         self.outbox = outbox
         self.journal = journal
 
+    @property
+    def brings_again(self) -> bool:
+        """Whether the next daemon counts again all that no checkpoint covers."""
+        return self.journal.is_whole and not self.outbox.is_damaged
+
     async def close(self) -> None:
         """Give the directory back. What is in it stays."""
         self.journal.close()

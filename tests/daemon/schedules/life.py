@@ -59,7 +59,8 @@ class Life:
 
         async def note_hand_over(windows: Sequence[Any], sealed: Sealed | None) -> bool:
             is_stored = await hand_over(windows, sealed)
-            self.is_unstored = not is_stored and (self.is_unstored or any(each for each, _ in windows))
+            is_sent = any(each for each, _ in windows) and not self._is_left
+            self.is_unstored = not is_stored and (self.is_unstored or is_sent)
             return is_stored
 
         for part, name, method in (
@@ -69,6 +70,12 @@ class Life:
             (daemon.delivery, "hand_over", note_hand_over),
         ):
             setattr(part, name, method)
+
+    @property
+    def _is_left(self) -> bool:
+        """Whether what cannot be stored now is left to the journal."""
+        brings_again = self.daemon.delivery._intake.brings_again
+        return brings_again is not None and brings_again()
 
     @property
     def has_failed(self) -> bool:

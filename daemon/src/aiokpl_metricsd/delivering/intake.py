@@ -54,6 +54,8 @@ class Intake:
         turn: held while a closing goes through, and while a sink comes or goes.
         unstored_windows: windows of sinks that were delivered from memory, as the outbox could not be
             written.
+        brings_again: set at the daemon's end: whether the journal brings again what cannot be stored. It is
+            not sent from memory then, or each restart would double it.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Intake:
         """Take nothing yet."""
         self.turn = asyncio.Lock()
         self.unstored_windows = 0
+        self.brings_again: Callable[[], bool] | None = None
         self._routes = routes
         self._removed = removed
         self._outbox = outbox
@@ -158,10 +161,11 @@ class Intake:
             try:
                 committed = await self._commit(self._outbox, shelf, sealed, states)
             except StoreError as error:
-                self.unstored_windows += sum(len(prepared.windows) for _, prepared in ready)
-                fields = {"error": str(error), "windows": len(shelf.cuts)}
-                self._log.error("windows cannot be stored, and wait in memory", extra={"fields": fields})
-                shelf.release(None)
+                is_held = states is not None
+                if is_held and self.brings_again is not None and self.brings_again():
+                    self._leave(ready, shelf, error)
+                else:
+                    self._release_unstored(ready, shelf, error)
                 return False
             shelf.release(committed)
         await self._drop_evicted(committed.evicted)
@@ -223,6 +227,33 @@ class Intake:
         for name in states:
             self._routes[name].marks.note_stored(accounts[name])
         return committed
+
+    def _release_unstored(
+        self, ready: Sequence[tuple[Route, Prepared]], shelf: Shelf, error: StoreError
+    ) -> None:
+        """Let windows wait in memory."""
+        self.unstored_windows += sum(len(prepared.windows) for _, prepared in ready)
+        fields = {"error": str(error), "windows": len(shelf.cuts)}
+        self._log.error("windows cannot be stored, and wait in memory", extra={"fields": fields})
+        if self.brings_again is not None:
+            # What the journal has of them comes again.
+            for route, prepared in ready:
+                route.doubt(sum(map(len, prepared.windows)))
+        shelf.release(None)
+
+    def _leave(self, ready: Sequence[tuple[Route, Prepared]], shelf: Shelf, error: StoreError) -> None:
+        """Leave to the journal what the outbox does not have, as if it had not closed yet."""
+        for route, prepared in ready:
+            route.ledger.subtract(prepared.change)
+        for route, waiting in shelf.waiting:
+            if waiting.is_unstored:
+                route.ledger.uncount(waiting.discard())
+            else:
+                # It was evicted: nobody else has it.
+                route.worker.return_unstored(waiting)
+        fields = {"error": str(error), "windows": len(shelf.cuts)}
+        message = "windows cannot be stored, and are not sent: the next daemon counts on from its journal"
+        self._log.error(message, extra={"fields": fields})
 
     async def _drop_evicted(self, evicted: Sequence[Evicted]) -> None:
         """Count the windows that went to make room."""

@@ -196,6 +196,11 @@ class Route:
         self.ledger.drop(len(window), reason)
         self.log.drop(len(window), 1, reason.value)
 
+    def doubt(self, count: int) -> None:
+        """Count snapshots that the next daemon will send again, where a repeat adds."""
+        if self.settings.adds:
+            self.ledger.ambiguous += count
+
     def abandon(self, reason: DropReason) -> None:
         """Drop all that is not delivered and not in the outbox either, and say so in one line."""
         kept = self.worker.stored_count

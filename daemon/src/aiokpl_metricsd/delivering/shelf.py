@@ -20,6 +20,11 @@ class Shelf:
         self.cuts.append(Cut(route.settings.name, first.window_id, first.window_end, batches))
         self._ways.append((route, waiting or (batches, first.window_end)))
 
+    @property
+    def waiting(self) -> list[tuple[Route, Consignment]]:
+        """Those that waited in memory."""
+        return [(route, way) for route, way in self._ways if isinstance(way, Consignment)]
+
     def release(self, committed: Committed | None) -> None:
         """Let the windows wait for the workers: in the outbox, or, None, in memory."""
         for number, (route, way) in enumerate(self._ways):

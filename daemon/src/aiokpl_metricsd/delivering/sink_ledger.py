@@ -137,6 +137,18 @@ class SinkLedger(Struct):
         for reason, count in change.dropped_by_reason.items():
             self.dropped_by_reason[reason] = self.dropped_by_reason.get(reason, 0) + count
 
+    def subtract(self, change: "SinkLedger") -> None:
+        """Take the figures of another ledger away again."""
+        for name in _FIGURES:
+            setattr(self, name, getattr(self, name) - getattr(change, name))
+        for reason, count in change.dropped_by_reason.items():
+            self.dropped_by_reason[reason] -= count
+
+    def uncount(self, count: int) -> None:
+        """Take those away that wait, and come again from the journal."""
+        self.closed -= count
+        self.waiting -= count
+
     def go_on(self, earlier: "SinkLedger") -> None:
         """Take over the account of the daemon, or of the sink, before this one."""
         self.add(earlier)

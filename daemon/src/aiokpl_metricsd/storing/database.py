@@ -89,6 +89,7 @@ class Database:
         is_failing: the last transaction failed.
         last_error: what the last failure said; "" when there was none.
         failures: transactions that failed.
+        is_damaged: it was found damaged, so that the next start sets it aside.
     """
 
     def __init__(self, directory: Path, connection: sqlite3.Connection, lock: int, ballast: Ballast) -> None:
@@ -97,6 +98,7 @@ class Database:
         self.is_failing = False
         self.last_error = ""
         self.failures = 0
+        self.is_damaged = False
         self._directory = directory
         self._lock = lock
         self._ballast = ballast
@@ -137,6 +139,7 @@ class Database:
             _log.error(message, extra={"fields": fields}, exc_info=None if is_ours else error)
         self.is_failing = True
         if isinstance(error, sqlite3.Error) and _code_of(error) in _DAMAGED:
+            self.is_damaged = True
             with suppress(OSError):
                 _marker_of(self._directory).touch(mode=0o600)
 

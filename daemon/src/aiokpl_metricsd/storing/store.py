@@ -77,6 +77,11 @@ class Store:
         """Transactions that failed."""
         return self._database.failures
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the database was found damaged."""
+        return self._database.is_damaged
+
     def close(self) -> None:
         """Close the database."""
         self._database.close()
