@@ -55,7 +55,7 @@ CASES: dict[str, tuple[tuple[int, int], ...]] = {
     "large": ((60, 100),),
 }
 
-_QUANTITIES = (
+QUANTITIES = (
     "timer.wall_ms",
     "timer.cpu_ms",
     "ack.seen_ms",
@@ -94,7 +94,7 @@ def collect(plan: Plan, samples: Samples) -> None:
     """Keep the lanes full for a while, of each kind."""
     for case in CASES:
         key = f"{PREFIX}{case}"
-        if not plan.wants_any(f"{key}.{quantity}" for quantity in _QUANTITIES):
+        if not plan.wants_any(f"{key}.{quantity}" for quantity in QUANTITIES):
             continue
         try:
             figures = _run(case, _QUICK_SECONDS if plan.quick else _SECONDS)
@@ -286,7 +286,7 @@ def main() -> None:
         flood(path)
 
 
-__all__ = ["CASES", "PREFIX", "collect"]
+__all__ = ["CASES", "PREFIX", "QUANTITIES", "collect"]
 
 if __name__ == "__main__":
     main()

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from bench import export, journal
+from bench import export, journal, lanes
 from bench.budgets import BUDGETS, OTHERS
 from bench.daemon import LOADS
 from bench.producer import CASES
@@ -63,6 +63,11 @@ def test_every_row_of_producer_daemon_and_export_names_a_case_that_is_measured()
         if not key.startswith(("import.", "startup.", "restart.", "stall.", "lanes.", "faults.", "loss."))
     }
     assert measured <= cases
+
+
+def test_the_rows_of_lanes_are_what_is_measured_of_them() -> None:
+    keys = {row.key for row in ROWS if row.key.startswith(lanes.PREFIX)}
+    assert keys == {f"{lanes.PREFIX}{case}.{each}" for case in lanes.CASES for each in lanes.QUANTITIES}
 
 
 def test_the_passes_have_the_time_that_is_left() -> None:

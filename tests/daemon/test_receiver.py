@@ -458,6 +458,39 @@ def test_between_two_turns_the_loop_gets_to_its_timers(new_loop: NewLoop) -> Non
     run(new_loop, work())
 
 
+@on_both_loops
+def test_a_pass_in_the_loop_is_over_although_nobody_is_ever_empty_and_detached_it_goes_on(
+    new_loop: NewLoop,
+) -> None:
+    async def work() -> None:
+        desk = Desk()
+        desk.cost_s = TURN_S
+        with ExitStack() as stack:
+            pipes = [open_pipe(desk, stack) for _ in range(5)]
+            for stream, write in pipes:
+                write(bytes(1_000))
+                stream.read = partial(_read_endless, desk, stream)  # type: ignore[method-assign]
+                desk.receiver.watch(stream)
+            desk.receiver.attach(asyncio.get_running_loop())
+            for is_detached in (False, True):
+                before = [stream.reads for stream, _ in pipes]
+                for stream, _ in pipes:
+                    stream.queued = Queued(datagrams=4)
+                ticks: list[int] = []
+                for _ in desk.receiver.read_pass_sliced():
+                    await asyncio.sleep(0)
+                    ticks.append(len(desk.read))
+                    if is_detached and len(ticks) == 3:
+                        desk.receiver.detach()
+                after = [stream.reads for stream, _ in pipes]
+                assert all(4 <= now - then <= 5 for now, then in zip(after, before, strict=True))
+                # A turn reads one, and there may be two between two ticks.
+                assert max(later - earlier for earlier, later in pairwise(ticks)) <= 2
+            assert desk.receiver.loop is None
+
+    run(new_loop, work())
+
+
 def _read_endless(desk: Desk, stream: Stream) -> int:
     stream.reads += 1
     desk.read.append(stream)

@@ -212,6 +212,7 @@ class Receiver:
         for _ in self._pass():
             if self._loop is None:
                 self.read_turn()
+            self._schedule()
             yield
 
     def _pass(self) -> Generator[None, None, None]:
@@ -227,7 +228,6 @@ class Receiver:
                     # Where nothing is, it may have come to its end.
                     awaited[source] = source.measure_queued()
                     self._ready.setdefault(source, TURN_BYTES)
-                self._schedule()
                 while awaited:
                     yield
         finally:
