@@ -1,6 +1,7 @@
 """Limits of memory and CPU as a container runtime sets them: a cgroup of its own, version 1 or 2."""
 
 import os
+import signal
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -64,8 +65,11 @@ def limit(*, memory_bytes: int | None = None, cpu_ratio: float | None = None) ->
     directories: dict[str, Path] = {}
     try:
         for controller, files in settings.items():
-            directory = _find_own("" if is_new else controller) / f"pod-{os.getpid()}"
+            parent = _ROOT if is_new else _find_own(controller)
+            directory = parent / f"pod-{os.getpid()}"
             try:
+                if is_new:
+                    _enable(parent, controller)
                 directory.mkdir(exist_ok=True)
                 directories[controller] = directory
                 for name, value in files.items():
@@ -81,24 +85,33 @@ def limit(*, memory_bytes: int | None = None, cpu_ratio: float | None = None) ->
 
 
 def _find_own(controller: str) -> Path:
-    """Return the directory of this process's own cgroup, of one controller, or of version 2."""
+    """Return the directory of this process's own cgroup of a controller of version 1."""
     for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
         _, names, path = line.split(":", 2)
         if controller in names.split(","):
-            root = _ROOT / controller
-            own = root / path.strip("/")
+            own = _ROOT / controller / path.strip("/")
             # In a namespace of cgroups the path may be one of the host's.
-            return own if own.is_dir() else root
+            return own if own.is_dir() else _ROOT / controller
     return _ROOT / controller
 
 
+def _enable(parent: Path, controller: str) -> None:
+    """Let children of a cgroup of version 2 have a controller; that it has none is found afterwards."""
+    with suppress(OSError):
+        (parent / "cgroup.subtree_control").write_text(f"+{controller}", encoding="ascii")
+
+
 def _remove(directory: Path) -> bool:
-    try:
+    """Remove a cgroup with whatever a failed test has left in it; return whether it is gone."""
+    processes = directory / "cgroup.procs"
+    # Where no cgroup could be made, it may be a plain directory.
+    for pid in processes.read_text(encoding="ascii").split() if processes.exists() else ():
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    with suppress(OSError):
         directory.rmdir()
-    except OSError:
-        # The last process is still on its way out.
-        return False
-    return True
+    # Otherwise the last process is still on its way out.
+    return not directory.exists()
 
 
 __all__ = ["Limits", "limit"]

@@ -107,9 +107,12 @@ class Pod:
         self._containers: list[Container] = []
         command = ["unshare", "--net", "--mount", sys.executable, "-m", "tests.pod.pause", str(directory)]
         self._pause = Child([*command, str(SILENT_PORT), str(GROUP)], directory, "pause")
+        self.run, self.state, self.results = (self._find_volume(name) for name in ("run", "state", "results"))
+
+    def wait_until_there(self) -> None:
+        """Return when the volumes and the network are there."""
         wait_for(lambda: self._pause.stdout or not self._pause.is_running(), "the pod")
         assert self._pause.is_running(), self._pause.stderr
-        self.run, self.state, self.results = (self._find_volume(name) for name in ("run", "state", "results"))
 
     def _find_volume(self, name: str) -> Volume:
         path = self.directory / name
@@ -211,6 +214,7 @@ def open_pod() -> Generator[Pod]:
     with tempfile.TemporaryDirectory(prefix="pod-") as path:
         pod = Pod(Path(path))
         try:
+            pod.wait_until_there()
             yield pod
         finally:
             pod.end()
