@@ -168,12 +168,10 @@ class Pod:
         )
         namespaces = ["nsenter", f"--target={self._pause.pid}", "--mount", "--net", "unshare", "--mount"]
         namespaces += ["--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private"]
-        user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", f"--groups={GROUP}", "--no-new-privs"]
-        user += [f"--{kind}={_CAPABILITIES}" for kind in ("bounding-set", "inh-caps", "ambient-caps")]
         entering = ["sh", "-c", _ENTER, "sh", str(places), *groups, *mounts, "--"]
         path = os.pathsep.join([str(ROOT), *([environ["PYTHONPATH"]] if "PYTHONPATH" in environ else [])])
         container = Container(
-            [*namespaces, *entering, *user, "--", *command],
+            [*namespaces, *entering, *_become(uid), *command],
             self.directory,
             name,
             {**environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
@@ -181,11 +179,26 @@ class Pod:
         self._containers.append(container)
         return container
 
+    def probe(self, container: Container, uid: int, command: Sequence[str]) -> int:
+        """Run a command in a container, as the kubelet does for a probe, and return its exit status."""
+        inside = ["nsenter", f"--target={container.pid}", "--mount", "--net", "--pid"]
+        done = subprocess.run(
+            [*inside, *_become(uid), *command], capture_output=True, check=False, timeout=TIMEOUT_S
+        )
+        return done.returncode
+
     def end(self) -> None:
         """End what still runs; the volumes in memory go with it."""
         for container in self._containers:
             container.end()
         self._pause.end()
+
+
+def _become(uid: int) -> list[str]:
+    """Return what starts a command as a container's user."""
+    user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", f"--groups={GROUP}", "--no-new-privs"]
+    user += [f"--{kind}={_CAPABILITIES}" for kind in ("bounding-set", "inh-caps", "ambient-caps")]
+    return [*user, "--"]
 
 
 def _find_child(parent: int) -> int:
@@ -227,4 +240,16 @@ def _compile() -> None:
         compileall.compile_dir(ROOT / name / "src", quiet=1)
 
 
-__all__ = ["RESULTS", "RUN", "SILENT_PORT", "STATE", "Container", "Pod", "Volume", "open_pod"]
+__all__ = [
+    "DAEMON_UID",
+    "GROUP",
+    "RESULTS",
+    "RUN",
+    "SERVICE_UID",
+    "SILENT_PORT",
+    "STATE",
+    "Container",
+    "Pod",
+    "Volume",
+    "open_pod",
+]

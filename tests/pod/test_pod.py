@@ -4,8 +4,11 @@ import sys
 
 import msgspec
 
+from tests.deploy.kustomize import build
+from tests.pod.life import open_life
 from tests.pod.pod import DAEMON_UID, GROUP, RESULTS, RUN, SERVICE_UID, open_pod
 from tests.support.child import ROOT
+from tests.support.halting import halt_import
 
 LOOK = f"""
 import json, os, socket
@@ -66,3 +69,23 @@ def test_what_is_in_memory_is_gone_with_the_pod_and_was_never_seen_outside() -> 
         (pod.state.seen / "file").touch()
         assert (pod.state.path / "file").exists()
     assert not pod.run.seen.exists()
+
+
+def test_the_manifests_startup_probe_lets_the_service_start_when_the_socket_is_there_and_not_before() -> None:
+    (deployment,) = [each for each in build(ROOT / "deploy/kubernetes/base") if each["kind"] == "Deployment"]
+    (sidecar,) = deployment["spec"]["template"]["spec"]["initContainers"]
+    interpreter, *arguments = sidecar["startupProbe"]["exec"]["command"]
+    assert interpreter == "python3"
+    with open_life() as life:
+        life.start_daemon(environ=halt_import("aiokpl_metricsd.listener", RESULTS / "marker"))
+        marker = life.pod.results.seen / "marker"
+        life.wait("the import", marker.exists)
+
+        def probe() -> int:
+            return life.pod.probe(life.daemon, DAEMON_UID, [sys.executable, *arguments])
+
+        assert probe() != 0
+        marker.unlink()
+        life.wait_until_accepting()
+        assert probe() == 0
+        life.kill_daemon()
