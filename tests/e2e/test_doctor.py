@@ -194,9 +194,24 @@ def test_another_user_is_told_what_it_may_not_use(nursery: Nursery) -> None:
     wrong = [f"{each['check']}: {each['message']}" for each in findings if each["outcome"] == "failure"]
     assert any(f"{nursery.directory} cannot be written by uid {NOBODY}" in each for each in wrong)
     assert f"socket: {daemon.socket_path}: Permission denied" in wrong
-    assert any(
-        each.startswith(f"state: state_dir: {state} cannot be made: Permission denied") for each in wrong
+    assert f"state: state_dir: {state} cannot be made: Permission denied" in wrong
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_where_not_even_the_way_there_is_open_that_is_said(nursery: Nursery) -> None:
+    nursery.directory.chmod(0o711)
+    (nursery.directory / "closed").mkdir(mode=0o700)
+    closed = nursery.directory / "closed" / "below"
+    config = write_config(
+        nursery,
+        '[sinks.nothing]\ntype = "null"\n',
+        top=f'state_dir = "{closed}/state"',
+        socket_path=closed / "m.sock",
     )
+    child = nursery.start_python("-c", AS_NOBODY, "doctor", "--config", config)
+    assert (child.wait(), child.stderr) == (2, "")
+    assert f"{closed} cannot be made by uid {NOBODY}" in child.stdout
+    assert f"{closed}/m.sock: Permission denied" in child.stdout
 
 
 def test_a_full_disk_in_memory_is_found(nursery: Nursery) -> None:

@@ -64,6 +64,9 @@ class Subject(Struct, frozen=True):
         return self.configuration.state_dir is not None
 
 
+Check = Callable[[Subject], Iterable[Finding]]
+
+
 def build_subject(configuration: Configuration, *, is_offline: bool = False) -> Subject:
     """Return what is to be examined on this machine."""
     path = configuration.ingest.socket
@@ -75,13 +78,23 @@ def examine(subject: Subject) -> list[Found]:
     """Make every check. Blocks, for some seconds where a backend does not answer."""
     secrets = _list_secrets(subject)
     found = [
-        Found(name, hide_secrets(finding, secrets)) for name, check in CHECKS for finding in check(subject)
+        Found(name, hide_secrets(finding, secrets))
+        for name, check in CHECKS
+        for finding in _make(check, subject)
     ]
     examined = asyncio.run(_examine_sinks(subject))
     for name, each in examined.items():
         found += [Found(f"sink {name}", finding) for finding in each.findings]
     offsets = {name: each.offset_s for name, each in examined.items() if each.offset_s is not None}
     return found + [Found("clock", finding) for finding in clock.check_offsets(offsets)]
+
+
+def _make(check: Check, subject: Subject) -> Iterator[Finding]:
+    """Make one check; what it stumbles over is a finding as well, and ends none of the others."""
+    try:
+        yield from check(subject)
+    except OSError as error:
+        yield fail(f"cannot be looked at: {error}", "run this as the daemon's user")
 
 
 def refuse(error: ConfigurationError) -> list[Found]:
@@ -181,7 +194,7 @@ def _check_clock(subject: Subject) -> Iterable[Finding]:
     return (clock.check_epoch(subject.wall_clock()),)
 
 
-CHECKS: Final[tuple[tuple[str, Callable[[Subject], Iterable[Finding]]], ...]] = (
+CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("configuration", _check_configuration),
     ("socket", _check_socket),
     ("daemon", _check_daemon),

@@ -126,13 +126,14 @@ def measure_space(directory: Path) -> Space:
     for path in (directory, *directory.absolute().parents):
         with suppress(OSError):
             found = os.statvfs(path)
-            used = sum(_measure_files(directory)) if directory.is_dir() else 0
+            used = sum(_measure_files(directory))
             return Space(found.f_bavail * found.f_frsize, used, not found.f_files or found.f_favail > 0)
     return Space(0)
 
 
 def _measure_files(directory: Path) -> Iterator[int]:
-    for path in directory.rglob("*"):
+    # One that cannot be entered, or is not there, has nothing for us.
+    for path in directory.rglob("*") if os.access(directory, os.R_OK | os.X_OK) else ():
         with suppress(OSError):
             yield path.lstat().st_blocks * 512
 
