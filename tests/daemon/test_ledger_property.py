@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from aiokpl_metricsd.delivering.sink_ledger import SinkLedger
 from tests.daemon.schedules.backends import Backend, Mood
+from tests.daemon.schedules.lineup import INTERVAL_S, OPTIONAL, STANDING, TRAITS
 from tests.daemon.schedules.producers import Fate, Mischief, Shape
-from tests.daemon.schedules.world import INTERVAL_S, OPTIONAL, STANDING, TRAITS, World
+from tests.daemon.schedules.world import World
 
 SCHEDULES = int(os.environ.get("SCHEDULES", "40"))
 
@@ -143,7 +144,7 @@ def check_sink(world: World, name: str) -> None:
     backend = world.backends[name]
     account = world.life.daemon.delivery.ledgers[name]
     assert (account.waiting, account.merging) == (0, 0)
-    if name not in world.removed:
+    if name not in world.lineup.removed:
         check_account(backend, account)
     assert not backend.changed, name
     repeated = {item for item, count in backend.takes.items() if count > 1}

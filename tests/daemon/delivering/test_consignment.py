@@ -6,13 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiokpl_metricsd.delivering.consignment import (
-    MAX_REFUSED,
-    MAX_SUSPECTS,
-    Batch,
-    Consignment,
-    match_partial,
-)
+from aiokpl_metricsd.delivering.answer import Batch, match_partial
+from aiokpl_metricsd.delivering.consignment import MAX_REFUSED, MAX_SUSPECTS, Consignment
 from aiokpl_metricsd.errors import PartialExportError
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from aiokpl_metricsd.storing.stored import StoredWindow

@@ -17,16 +17,14 @@ from typing import Any
 from unittest import mock
 
 from aiokpl_metricsd.config import Configuration
-from aiokpl_metricsd.configuring.place import Place
 from aiokpl_metricsd.daemon import Daemon
 from aiokpl_metricsd.delivery import Delivery
 from aiokpl_metricsd.listener import listen
-from aiokpl_metricsd.sinks.contract import RepeatRule
-from aiokpl_metricsd.sinks.loading import SinkOptions
 from aiokpl_metricsd.state import open_state
 from tests.daemon.aggregation import BEGIN
-from tests.daemon.schedules.backends import Backend, Item, Mood, Process, Traits, build_sink
+from tests.daemon.schedules.backends import Backend, Item, Mood, Process, build_sink
 from tests.daemon.schedules.life import Life
+from tests.daemon.schedules.lineup import INTERVAL_S, TRAITS, Lineup
 from tests.daemon.schedules.machine import DiedError, Disk, StoreInTurn, Time, run_inline
 from tests.daemon.schedules.producers import (
     Content,
@@ -37,25 +35,6 @@ from tests.daemon.schedules.producers import (
     Shape,
     spoil,
 )
-
-INTERVAL_S = 4
-TIMEOUT_S = 3.0
-
-# These sinks are always there.
-STANDING = {
-    "adds": Traits(max_batch=2),
-    "keyed": Traits(RepeatRule.REPLACES),
-    "long": Traits(interval_s=12, drop_dimensions=("d",)),
-}
-# These come and go; to rename one is to remove it and add another.
-OPTIONAL = {
-    "ordered": Traits(ordered=True),
-    "ordered2": Traits(ordered=True, max_batch=3),
-    "once": Traits(at_most_once=True, max_batch=2, max_age_s=60.0),
-    "file": Traits(remembers=True, ordered=True),
-    "longer": Traits(RepeatRule.REPLACES, interval_s=8),
-}
-TRAITS = {**STANDING, **OPTIONAL}
 
 LANES = 2
 FRONT = 2
@@ -69,7 +48,7 @@ class World:
     """What a schedule moves.
 
     Attributes:
-        removed: sinks that were removed; an account begins anew when nothing is left of the sink.
+        lineup: which sinks there are.
         is_exact: nothing has happened after which windows may be sent twice under two names.
         hasty_ends: of daemons, in the second of their start: their windows end ahead of the clock.
         farthest_back_s: how far the wall was behind what it once showed.
@@ -81,7 +60,6 @@ class World:
         self.backends = {name: Backend(name, traits) for name, traits in TRAITS.items()}
         self.producers = [Producer(number) for number in range(ROWS + 1)]
         self.frames: list[Frame] = []
-        self.removed: set[str] = set()
         self.is_exact = True
         self.hasty_ends = 0
         self.farthest_back_s = 0.0
@@ -89,9 +67,7 @@ class World:
         self._directory = directory
         self._outbox_max_bytes = outbox_max_bytes
         self._random = Random(seed)
-        self._configured = {*STANDING, "ordered", "file"}
-        self._timeouts = dict.fromkeys(TRAITS, TIMEOUT_S)
-        self._factories = {name: partial(self._build_sink, name) for name in TRAITS}
+        self.lineup = Lineup({name: partial(self._build_sink, name) for name in TRAITS})
         self._lives = 0
         self._deaths = 0
         self._last_data = b""
@@ -219,28 +195,13 @@ class World:
         return self._directory / "state" / str(self._deaths)
 
     def _configure(self) -> Configuration:
-        place = Place("schedule.toml", ("sinks",))
-        sinks: dict[str, SinkOptions] = {}
-        for name in sorted(self._configured):
-            traits = TRAITS[name]
-            sinks[name] = SinkOptions(
-                name=name,
-                type="t",
-                factory=self._factories[name],
-                interval_s=traits.interval_s,
-                drop_dimensions=traits.drop_dimensions,
-                timeout_s=self._timeouts[name],
-                max_age_s=traits.max_age_s,
-                at_most_once=traits.at_most_once,
-                place=place.below(name),
-            )
         return Configuration(
             interval_s=INTERVAL_S,
             grace_s=0.5,
             state_dir=str(self._state_dir),
             journal_max_bytes=2_000,
             shutdown_timeout_s=1.0,
-            sinks=sinks,
+            sinks=self.lineup.build_options(),
         )
 
     def _build_sink(self, name: str) -> Any:  # noqa: ANN401 - a sink
@@ -386,7 +347,7 @@ class World:
         self.time.fuse_rounds = rounds
 
     async def do_restart(self, changed: Sequence[str]) -> None:
-        self._change(changed)
+        self.lineup.change(changed)
         await self.stop()
         await self.start()
 
@@ -398,20 +359,9 @@ class World:
             await self.do_restart(())
 
     async def do_reload(self, changed: Sequence[str]) -> None:
-        self._change(changed)
+        self.lineup.change(changed)
         configuration = self._configure()
         self.life.daemon.reload(lambda: configuration)
-
-    def _change(self, names: Sequence[str]) -> None:
-        """Remove these sinks, or add them; serve one that stands by another setting."""
-        for name in names:
-            if name in STANDING:
-                self._timeouts[name] = 2 * TIMEOUT_S - 1.0 - self._timeouts[name]
-            elif name in self._configured:
-                self._configured.discard(name)
-                self.removed.add(name)
-            else:
-                self._configured.add(name)
 
     # ---- the end
 
@@ -428,7 +378,7 @@ class World:
         await self.do_wait(20.0)
         await self.rest()
         await self.stop()
-        self._configured = {*TRAITS}
+        self.lineup.configured = {*TRAITS}
         await self.start()
         for producer in self.producers[:LANES]:
             producer.flush()
@@ -458,4 +408,4 @@ class World:
         return set(self.backends[name].contents)
 
 
-__all__ = ["INTERVAL_S", "OPTIONAL", "STANDING", "TRAITS", "World"]
+__all__ = ["World"]

@@ -30,8 +30,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 from math import inf
 
-from msgspec import Struct
-
+from aiokpl_metricsd.delivering.answer import Batch, Effect, Outcome, match_partial
 from aiokpl_metricsd.errors import PartialExportError
 from aiokpl_metricsd.snapshot import MetricSnapshot
 from aiokpl_metricsd.storing.stored import StoredWindow
@@ -39,42 +38,6 @@ from aiokpl_metricsd.storing.stored import StoredWindow
 MAX_SUSPECTS = 4
 MAX_REFUSED_IN_ROW = 64
 MAX_REFUSED = 256
-
-Batch = Sequence[MetricSnapshot]
-
-
-class Effect(Struct, frozen=True):
-    """What follows from an answer.
-
-    Attributes:
-        delivered_count: snapshots that the backend took.
-        quarantined: snapshots that are refused for good.
-        pause: whether to wait before the next batch.
-    """
-
-    delivered_count: int = 0
-    quarantined: Batch = ()
-    pause: bool = False
-
-
-class Outcome(Struct):
-    """What became of a part since it was last asked for.
-
-    Attributes:
-        part: its index.
-        delivered: snapshots that the backend took.
-        quarantined: snapshots that are refused for good.
-        uncertain: snapshots that were tried once, and may not be tried again.
-        unreadable: snapshots that the outbox could not give back.
-        remaining: what still waits; empty where the part is done.
-    """
-
-    part: int
-    delivered: int = 0
-    quarantined: int = 0
-    uncertain: int = 0
-    unreadable: int = 0
-    remaining: Batch = ()
 
 
 class Consignment:
@@ -413,35 +376,4 @@ class Consignment:
             self._waiting.append(part)
 
 
-def match_partial(batch: Batch, error: PartialExportError) -> tuple[Batch, Batch]:
-    """Return which snapshots of the batch are remaining, and which are rejected.
-
-    Only what is in the batch counts, and only once; what is in both lists is rejected. A sink may answer with
-    copies: they are recognised by name and dimensions, which differ within a window.
-    """
-    known = {id(snapshot) for snapshot in batch}
-    if all(id(snapshot) in known for snapshot in chain(error.rejected, error.remaining)):
-        rejected_ids = {id(snapshot) for snapshot in error.rejected}
-        remaining_ids = {id(snapshot) for snapshot in error.remaining} - rejected_ids
-        return (
-            [snapshot for snapshot in batch if id(snapshot) in remaining_ids],
-            [snapshot for snapshot in batch if id(snapshot) in rejected_ids],
-        )
-    rejected = {(snapshot.name, snapshot.dimensions) for snapshot in error.rejected}
-    remaining = {(snapshot.name, snapshot.dimensions) for snapshot in error.remaining} - rejected
-    return (
-        [snapshot for snapshot in batch if (snapshot.name, snapshot.dimensions) in remaining],
-        [snapshot for snapshot in batch if (snapshot.name, snapshot.dimensions) in rejected],
-    )
-
-
-__all__ = [
-    "MAX_REFUSED",
-    "MAX_REFUSED_IN_ROW",
-    "MAX_SUSPECTS",
-    "Batch",
-    "Consignment",
-    "Effect",
-    "Outcome",
-    "match_partial",
-]
+__all__ = ["MAX_REFUSED", "MAX_REFUSED_IN_ROW", "MAX_SUSPECTS", "Consignment"]

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from anyio import to_thread
 
-from aiokpl_metricsd.delivering.consignment import Consignment, Outcome
+from aiokpl_metricsd.delivering.answer import Outcome
+from aiokpl_metricsd.delivering.consignment import Consignment
 from aiokpl_metricsd.delivering.delivery_log import DeliveryLog
 from aiokpl_metricsd.delivering.settings import SinkSettings
 from aiokpl_metricsd.delivering.sink_ledger import DropReason, SinkLedger

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from aiokpl_metricsd.delivering.consignment import Batch
+from aiokpl_metricsd.delivering.answer import Batch
 from aiokpl_metricsd.delivering.delivery_log import DeliveryLog
 from aiokpl_metricsd.delivering.interval import Merger
 from aiokpl_metricsd.delivering.marks import Marks, decode_ledger

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from aiokpl_metricsd.delivering.consignment import Batch, Consignment
+from aiokpl_metricsd.delivering.answer import Batch
+from aiokpl_metricsd.delivering.consignment import Consignment
 from aiokpl_metricsd.delivering.route import Route
 from aiokpl_metricsd.storing.stored import Committed, Cut
 

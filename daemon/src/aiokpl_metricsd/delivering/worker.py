@@ -22,8 +22,9 @@ that cannot be helped from here.
 import asyncio
 from collections.abc import Iterable, Sequence
 
+from aiokpl_metricsd.delivering.answer import Batch, Effect, find_uncertain, read_retry_after_s
 from aiokpl_metricsd.delivering.backoff import Backoff
-from aiokpl_metricsd.delivering.consignment import Batch, Consignment, Effect
+from aiokpl_metricsd.delivering.consignment import Consignment
 from aiokpl_metricsd.delivering.deadline import must_escape, run_limited, try_once, wait_event
 from aiokpl_metricsd.delivering.delivery_log import DeliveryLog, describe_error
 from aiokpl_metricsd.delivering.marks import Marks
@@ -31,7 +32,7 @@ from aiokpl_metricsd.delivering.settings import SinkSettings, Surroundings
 from aiokpl_metricsd.delivering.sink_ledger import DropReason, SinkLedger
 from aiokpl_metricsd.delivering.slicing import SLICE_SNAPSHOTS, let_go
 from aiokpl_metricsd.delivering.window_queue import WindowQueue
-from aiokpl_metricsd.errors import ExportError, PartialExportError, PermanentExportError, RetryableExportError
+from aiokpl_metricsd.errors import PartialExportError, PermanentExportError
 from aiokpl_metricsd.storing.stored import StoredWindow
 
 # How long a sink may take to close. A shutdown may grant less.
@@ -307,7 +308,7 @@ class Worker:
             del batch
             await let_go(kept)
             if effect.pause:
-                delay_s = self._backoff.next_s(_retry_after_s(error))
+                delay_s = self._backoff.next_s(read_retry_after_s(error))
                 if consignment.is_stalled:
                     self._log.stall(consignment.remaining_count, delay_s)
                 return delay_s
@@ -337,7 +338,7 @@ class Worker:
         if error is None:
             return consignment.accept()
         if self._settings.adds:
-            uncertain = _find_uncertain(batch, error)
+            uncertain = find_uncertain(batch, error)
             if not self._settings.at_most_once:
                 self._ledger.ambiguous += len(uncertain)
             elif uncertain:
@@ -403,19 +404,6 @@ class Worker:
             self._gave_up = True
         else:
             await self._around.sleep(delay_s)
-
-
-def _find_uncertain(batch: Batch, error: BaseException) -> Batch:
-    """Return which snapshots the backend may have taken although it did not say so."""
-    if isinstance(error, PartialExportError):
-        return error.uncertain
-    if isinstance(error, RetryableExportError):
-        return batch if error.is_ambiguous else ()
-    return () if isinstance(error, ExportError) else batch
-
-
-def _retry_after_s(error: BaseException | None) -> float | None:
-    return error.retry_after_s if isinstance(error, (RetryableExportError, PartialExportError)) else None
 
 
 __all__ = ["LEAVE_S", "Worker"]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from aiokpl_metricsd.delivering.consignment import match_partial
+from aiokpl_metricsd.delivering.answer import match_partial
 from aiokpl_metricsd.errors import PartialExportError, PermanentExportError, RetryableExportError
 from aiokpl_metricsd.sinks.contract import MetricsSink
 from aiokpl_metricsd.snapshot import MetricSnapshot
