@@ -19,10 +19,10 @@ PREFIX = "export."
 
 # A slow machine is no reason to give up half a window: the timeouts are long.
 _CLOUDWATCH = (
-    'type = "cloudwatch"\nregion = "eu-west-1"\nendpoint_url = "{http}"\naws_access_key_id = "bench"\n'
-    'aws_secret_access_key = "bench"\n'
+    'type = "cloudwatch"\nregion = "eu-west-1"\nendpoint_url = "{http}"\n'
+    'aws_access_key_id = "${{KEY:-bench}}"\naws_secret_access_key = "${{KEY:-bench}}"\n'
 )
-_DATADOG = 'type = "datadog"\napi_key = "bench"\nendpoint_url = "{http}"\nexport_timeout_s = 100\n'
+_DATADOG = 'type = "datadog"\napi_key = "${{KEY:-bench}}"\nendpoint_url = "{http}"\nexport_timeout_s = 100\n'
 _SINKS: dict[str, str] = {
     "null": 'type = "null"\n',
     "console": 'type = "console"\nformat = "json"\n',

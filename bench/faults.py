@@ -58,9 +58,11 @@ path = "{directory}/windows.jsonl"
 _SINKS: dict[str, str] = {
     "cloudwatch": (
         'endpoint_url = "{url}"\ntype = "cloudwatch"\nregion = "eu-west-1"\nrequest_timeout_s = 1.0\n'
-        'aws_access_key_id = "bench"\naws_secret_access_key = "bench"\n'
+        'aws_access_key_id = "${{KEY:-bench}}"\naws_secret_access_key = "${{KEY:-bench}}"\n'
     ),
-    "datadog": 'endpoint_url = "{url}"\ntype = "datadog"\napi_key = "bench"\nrequest_timeout_s = 1.0\n',
+    "datadog": (
+        'endpoint_url = "{url}"\ntype = "datadog"\napi_key = "${{KEY:-bench}}"\nrequest_timeout_s = 1.0\n'
+    ),
     "grpc": 'endpoint = "{url}"\ntype = "opentelemetry"\n',
     "http": 'endpoint = "{url}"\ntype = "opentelemetry"\nprotocol = "http/protobuf"\n',
 }

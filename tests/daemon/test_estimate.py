@@ -20,8 +20,8 @@ CONFIG = """
 [sinks.cw]
 type = "cloudwatch"
 region = "eu-west-1"
-aws_access_key_id = "a"
-aws_secret_access_key = "b"
+aws_access_key_id = "${{KEY:-a}}"
+aws_secret_access_key = "${{KEY:-b}}"
 {}
 [sinks.screen]
 type = "console"
@@ -110,7 +110,7 @@ def test_every_option_of_the_table_is_taken_and_an_unknown_one_is_not(tmp_path: 
             'namespace = "n"',
             'endpoint_url = "http://127.0.0.1:1"',
             "verify_ssl = false",
-            'aws_session_token = "t"',
+            'aws_session_token = "${KEY:-t}"',
         ),
         *(
             "percentiles = true",

@@ -103,11 +103,11 @@ def build_options(kind: str, url: str) -> str:
     if kind == "cloudwatch":
         return (
             f'type = "cloudwatch"\nregion = "{cloudwatch_stub.REGION}"\nendpoint_url = "{url}"\n'
-            f'aws_access_key_id = "{cloudwatch_stub.ACCESS_KEY_ID}"\n'
-            f'aws_secret_access_key = "{cloudwatch_stub.SECRET_ACCESS_KEY}"\n'
+            f'aws_access_key_id = "${{KEY:-{cloudwatch_stub.ACCESS_KEY_ID}}}"\n'
+            f'aws_secret_access_key = "${{KEY:-{cloudwatch_stub.SECRET_ACCESS_KEY}}}"\n'
         )
     if kind == "datadog":
-        return f'type = "datadog"\napi_key = "{DATADOG_KEY}"\nendpoint_url = "{url}"\n'
+        return f'type = "datadog"\napi_key = "${{KEY:-{DATADOG_KEY}}}"\nendpoint_url = "{url}"\n'
     protocol = "grpc" if kind == "grpc" else "http/protobuf"
     return f'type = "opentelemetry"\nprotocol = "{protocol}"\nendpoint = "{url}"\n'
 

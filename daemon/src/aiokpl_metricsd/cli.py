@@ -102,6 +102,9 @@ def check(
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     sinks = ", ".join(f"{name} ({options.type})" for name, options in configuration.sinks.items())
+    for options in configuration.sinks.values():
+        for warning in options.warnings:
+            typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"ok: windows of {configuration.interval_s} s, sinks: {sinks}")
     for line in lines:
         typer.echo(line)

@@ -9,7 +9,7 @@ The docstrings of the structs are what operators read: `docs/generate_configurat
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, cast
 
 from msgspec import Meta, Struct, structs
@@ -27,10 +27,22 @@ from aiokpl_metrics_protocol.location import MAX_PATH_BYTES
 from aiokpl_metricsd.configuring.address import parse_address
 from aiokpl_metricsd.configuring.conversion import Slot, convert_table, list_slots
 from aiokpl_metricsd.configuring.description import describe_found
-from aiokpl_metricsd.configuring.interpolation import FILE_SUFFIX, inline_files, interpolate
+from aiokpl_metricsd.configuring.interpolation import (
+    FILE_SUFFIX,
+    collect_secrets,
+    inline_files,
+    interpolate,
+)
 from aiokpl_metricsd.configuring.place import Place, quote_key
+from aiokpl_metricsd.configuring.secrecy import (
+    collect_hidden,
+    find_in_environment,
+    redact,
+    refuse_written,
+    warn_open_files,
+)
 from aiokpl_metricsd.errors import ConfigurationError
-from aiokpl_metricsd.sinks.loading import DEFAULT_TIMEOUT_S, SinkOptions, build_options, load_factory
+from aiokpl_metricsd.sinks.loading import BUILTIN, DEFAULT_TIMEOUT_S, SinkOptions, build_options, load_factory
 
 DEFAULT_FILE: Final = "the embedded default"
 DEFAULT: Final = """\
@@ -246,8 +258,12 @@ def load(path: str | None, environ: Mapping[str, str]) -> Configuration:
     """
     place = Place(DEFAULT_FILE if path is None else path)
     text = DEFAULT if path is None else _read(path, place)
+    secrets = tuple(find_in_environment(environ))
     try:
-        return _build(interpolate(_parse(text, place), environ, place), place)
+        return _build(interpolate(_parse(text, place), environ, place), place, secrets)
+    except ConfigurationError as error:
+        # A module that was imported may have said anything.
+        raise ConfigurationError(redact(str(error), secrets)) from None
     except RecursionError:
         raise place.error("tables or arrays are nested too deeply") from None
 
@@ -286,7 +302,7 @@ def _parse(text: str, place: Place) -> dict[str, object]:
         raise place.error(f"{where}: {what[:1].lower()}{what[1:]}") from None
 
 
-def _build(document: dict[str, object], place: Place) -> Configuration:
+def _build(document: dict[str, object], place: Place, secrets: tuple[str, ...]) -> Configuration:
     slots = list_slots(Configuration) | dict.fromkeys(_TABLES, Slot(dict[str, Any]))
     top = convert_table(inline_files(document, slots, place), slots, place)
     # The tables are read from the document itself: what is converted has lost the marks of interpolation.
@@ -312,7 +328,7 @@ def _build(document: dict[str, object], place: Place) -> Configuration:
     if not sinks:
         raise place.error('no sink; expected at least one, such as [sinks.console] with type = "console"')
     built = {
-        name: _build_sink(table, configuration.interval_s, place.below("sinks", name))
+        name: _build_sink(table, configuration.interval_s, place.below("sinks", name), secrets)
         for name, table in sinks
     }
     return structs.replace(configuration, sinks=built)
@@ -363,7 +379,16 @@ def _build_metrics(table: Mapping[str, object], place: Place) -> dict[str, Metri
     return {name: _convert(MetricOptions, own, place.below(name)) for name, own in _list_tables(table, place)}
 
 
-def _build_sink(table: Mapping[str, object], base_s: int, place: Place) -> SinkOptions:
+def _collect_hidden(type_: str, marked: Mapping[str, object]) -> Iterator[str]:
+    """Yield what no line of the log may show: of an operator's own sink all that comes from elsewhere."""
+    yield from collect_hidden(marked)
+    if type_ not in BUILTIN:
+        yield from collect_secrets(marked)
+
+
+def _build_sink(
+    table: Mapping[str, object], base_s: int, place: Place, secrets: tuple[str, ...]
+) -> SinkOptions:
     slots = list_slots(CommonOptions)
     names = frozenset(slots) | frozenset(name + FILE_SUFFIX for name in slots)
     # The type stays marked where it came from a variable, so that no error shows it.
@@ -371,7 +396,8 @@ def _build_sink(table: Mapping[str, object], base_s: int, place: Place) -> SinkO
     common = CommonOptions(**convert_table(given, slots, place))
     factory = load_factory(cast("str", given["type"]), place)
     own = {key: value for key, value in table.items() if key not in names}
-    options, secrets = build_options(factory, own, place, reserved=tuple(slots))
+    refuse_written(own, place)
+    options, marked = build_options(factory, own, place, reserved=tuple(slots))
     interval_s = base_s if common.interval_s is None else common.interval_s
     if interval_s % base_s:
         raise place.error(f"expected a multiple of the daemon's {base_s}, found {interval_s}", "interval_s")
@@ -395,7 +421,9 @@ def _build_sink(table: Mapping[str, object], base_s: int, place: Place) -> SinkO
         spread_s=common.spread_s,
         options=options,
         place=place,
-        secrets=secrets,
+        secrets=(*collect_secrets(marked), *secrets),
+        hidden=(*_collect_hidden(common.type, marked), *secrets),
+        warnings=tuple(warn_open_files(marked, place)),
     )
 
 

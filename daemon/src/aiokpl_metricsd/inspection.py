@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from aiokpl_metrics_protocol import socket_candidates
 from aiokpl_metricsd.config import Configuration, find_sinks_place
+from aiokpl_metricsd.configuring.secrecy import redact
 from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.delivering.settings import build_settings
 from aiokpl_metricsd.errors import ConfigurationError
@@ -87,8 +88,11 @@ def _check_sink(sink: MetricsSink, options: SinkOptions) -> None:
 
     try:
         anyio.run(check)
-    except ConfigurationError as error:
-        raise options.place.error(str(error)) from None
+    except Exception as error:  # noqa: BLE001 - a sink may raise anything; it is the operator's to mend
+        is_ours = isinstance(error, ConfigurationError)
+        text = str(error) if is_ours else f"the check failed: {type(error).__name__}: {error}"
+        # Without the cause: its traceback may show a secret.
+        raise options.place.error(redact(text, options.secrets)) from None
 
 
 def _build_selection(options: SinkOptions) -> Selection:

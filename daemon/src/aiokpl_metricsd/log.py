@@ -5,10 +5,12 @@ A caller gives structure beside the words: `logger.warning("failed", extra={"fie
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TextIO, cast
 
 import msgspec
+
+from aiokpl_metricsd.configuring.secrecy import Hider
 
 # A text line quotes a value that has one of these in it, so that the fields can be told apart.
 _QUOTED = frozenset(' ="')
@@ -34,10 +36,18 @@ def configure(format: Literal["text", "json"], level: str, stream: TextIO) -> No
     root.addHandler(handler)
 
 
+def hide(secrets: Collection[str]) -> None:
+    """Show these texts in no line from now on, whoever logs it."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LineHandler):
+            handler.hider.add(secrets)
+
+
 class LineHandler(logging.Handler):
     """Writes a line a record. It never raises.
 
     Attributes:
+        hider: takes secrets out of each line.
         lost_records: records that could not be written.
     """
 
@@ -45,12 +55,13 @@ class LineHandler(logging.Handler):
         """Write to the stream, which stays the caller's."""
         super().__init__()
         self._stream = stream
+        self.hider = Hider()
         self.lost_records = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record, or count it as lost."""
         try:
-            self._stream.write(self.format(record) + "\n")
+            self._stream.write(self.hider.hide(self.format(record)) + "\n")
             self._stream.flush()
         except Exception:  # noqa: BLE001 - the daemon outlives its log, whatever is wrong with a record or a stream
             self.lost_records += 1
@@ -165,4 +176,4 @@ class Throttle:
         return self._held_back.pop(key, 0) + 1
 
 
-__all__ = ["JsonFormatter", "LineHandler", "TextFormatter", "Throttle", "configure"]
+__all__ = ["JsonFormatter", "LineHandler", "TextFormatter", "Throttle", "configure", "hide"]

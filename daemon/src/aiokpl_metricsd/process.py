@@ -17,11 +17,12 @@ from aiokpl_metricsd.config import Configuration, load
 from aiokpl_metricsd.errors import ConfigurationError, SocketInUseError, StateInUseError
 from aiokpl_metricsd.inheritance import inherit
 from aiokpl_metricsd.listener import Listener, listen
-from aiokpl_metricsd.log import configure
+from aiokpl_metricsd.log import configure, hide
 from aiokpl_metricsd.serving.door import Doors, open_doors
 
 if TYPE_CHECKING:
     import asyncio
+    from types import TracebackType
 
     from aiokpl_metricsd.daemon import Daemon
     from aiokpl_metricsd.state import State
@@ -46,8 +47,11 @@ def serve(config: str | None = None, log_format: str = "text", log_level: str = 
         log_level: "debug", "info", "warning" or "error".
     """
     configure(cast("Literal['text', 'json']", log_format), log_level, sys.stderr)
+    # Through the log, which shows no secret.
+    sys.excepthook = _log_fault
+    logging.captureWarnings(True)  # noqa: FBT003 - its only argument
     try:
-        configuration = load(config, os.environ)
+        configuration = _load(config)
         ingest = configuration.ingest
         candidates = socket_candidates() if ingest.socket is None else (ingest.socket,)
         # Where nothing outlives the daemon, an acknowledgement would mean nothing.
@@ -73,13 +77,27 @@ def serve(config: str | None = None, log_format: str = "text", log_level: str = 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: early.append(received))
     try:
-        return _run(configuration, listener, doors, early, lambda: load(config, os.environ))
+        return _run(configuration, listener, doors, early, lambda: _load(config))
     except (ConfigurationError, StateInUseError) as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_IN_USE if isinstance(error, StateInUseError) else EXIT_CONFIGURATION
     finally:
         doors.close()
         listener.close()
+
+
+def _load(config: str | None) -> Configuration:
+    """Read the configuration, have the log show none of its secrets, and say what is to be looked after."""
+    configuration = load(config, os.environ)
+    for sink in configuration.sinks.values():
+        hide(sink.hidden)
+        for warning in sink.warnings:
+            _log.warning(warning)
+    return configuration
+
+
+def _log_fault(kind: type[BaseException], error: BaseException, traceback: "TracebackType | None") -> None:
+    _log.critical("ended by an error that nobody expected", exc_info=(kind, error, traceback))
 
 
 def _run(

@@ -30,7 +30,7 @@ _log = logging.getLogger("aiokpl_metricsd.roster")
 _RELOADED = frozenset({"sinks"})
 
 # What two tables of a sink may differ in without being another sink.
-_NO_SETTING = frozenset({"place", "secrets"})
+_NO_SETTING = frozenset({"hidden", "place", "secrets", "warnings"})
 
 
 class Changes(Struct, frozen=True):

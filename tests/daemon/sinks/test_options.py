@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from aiokpl_metricsd.configuring.interpolation import Interpolated
+from aiokpl_metricsd.configuring.interpolation import Interpolated, collect_secrets
 from aiokpl_metricsd.configuring.place import Place
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.sinks import InMemorySink, NullSink
@@ -243,7 +243,9 @@ def test_a_factory_without_a_signature_gets_every_key() -> None:
 def test_an_option_is_read_from_a_file_and_kept_from_messages(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("hunter2\n")
     table = {"url": "u", "api_key_file": str(tmp_path / "key")}
-    assert build_options(AcmeSink, table, PLACE) == ({"url": "u", "api_key": "hunter2"}, ("hunter2",))
+    options, marked = build_options(AcmeSink, table, PLACE)
+    assert options == {"url": "u", "api_key": "hunter2"}
+    assert list(collect_secrets(marked)) == ["hunter2"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ What comes from a variable or a file may be a secret: it carries a description o
 errors show that description in its place.
 """
 
+import os
 import re
+import stat
 from collections.abc import Collection, Iterator, Mapping
 from typing import Self, cast
 
@@ -29,18 +31,21 @@ class Interpolated(str):
     Attributes:
         source: where it came from, in words; what an error shows in place of the text.
         is_whole: True when all of it came from one variable or file; it is then converted to its key's type.
+        mode: the permission bits of the file that it came from; 0 where it came from none.
     """
 
-    __slots__ = ("is_whole", "source")
+    __slots__ = ("is_whole", "mode", "source")
 
     source: str
     is_whole: bool
+    mode: int
 
-    def __new__(cls, text: str, source: str, *, is_whole: bool) -> Self:
+    def __new__(cls, text: str, source: str, *, is_whole: bool, mode: int = 0) -> Self:
         """Mark a text."""
         self = super().__new__(cls, text)
         self.source = source
         self.is_whole = is_whole
+        self.mode = mode
         return self
 
     def __repr__(self) -> str:
@@ -155,6 +160,7 @@ def _read(path: object, place: Place, key: str) -> Interpolated:
     try:
         with open(path, encoding="utf-8", newline="") as file:  # noqa: PTH123 - pathlib costs import time
             text = file.read()
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
     except OSError as error:
         raise place.error(f"cannot read the file {shown}: {error.strerror}", key) from None
     except UnicodeDecodeError:
@@ -163,7 +169,7 @@ def _read(path: object, place: Place, key: str) -> Interpolated:
         raise place.error(f"{shown} is no path", key) from None
     # One line end only: what else is there belongs to the value.
     text = text.removesuffix("\n").removesuffix("\r")
-    return Interpolated(text, f"the content of the file {shown}", is_whole=True)
+    return Interpolated(text, f"the content of the file {shown}", is_whole=True, mode=mode)
 
 
 def is_secret_key(key: str) -> bool:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from aiokpl_metricsd.configuring.secrecy import redact
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.log import Throttle
 from aiokpl_metricsd.snapshot import MetricSnapshot
@@ -27,13 +28,22 @@ class DeliveryLog:
         self._sink = sink
         self._log = log
         self._throttle = Throttle(_INTERVAL_S, clock)
+        self._secrets: tuple[str, ...] = ()
+
+    def hide(self, secrets: Sequence[str]) -> None:
+        """Show these in no description of an error, nor those of the sink that had this name before."""
+        self._secrets = tuple(dict.fromkeys((*secrets, *self._secrets)))
+
+    def describe(self, error: BaseException) -> str:
+        """Return the error's kind and words on one line, without secrets."""
+        return describe_error(error, self._secrets)
 
     def fail(self, what: str, error: BaseException, *, snapshots: int | None = None) -> None:
         """Say that the sink failed: `what` says at what."""
         size = {} if snapshots is None else {"snapshots": snapshots}
         # What the operator has to mend does not pass by itself.
         level = logging.ERROR if isinstance(error, ConfigurationError) else logging.WARNING
-        self._say(level, f"{what} failed", type(error).__name__, {"error": describe_error(error), **size})
+        self._say(level, f"{what} failed", type(error).__name__, {"error": self.describe(error), **size})
 
     def stall(self, snapshots: int, delay_s: float) -> None:
         """Say that the backend refuses whatever it is sent."""
@@ -95,12 +105,17 @@ class DeliveryLog:
             self._log.log(level, message, extra={"fields": said}, exc_info=error)
 
 
-def describe_error(error: BaseException) -> str:
-    """Return the error's kind and words on one line, which can be encoded, whatever its `__str__` does."""
+def describe_error(error: BaseException, secrets: Sequence[str] = ()) -> str:
+    """Return the error's kind and words on one line, which can be encoded, whatever its `__str__` does.
+
+    Args:
+        error: that a sink raised.
+        secrets: texts that are not shown.
+    """
     try:
         # A file's name or a backend's bytes may have come as surrogates, which neither a log nor an account
         # can hold.
-        words = " ".join(str(error).split()).encode("utf-8", "backslashreplace").decode()
+        words = " ".join(redact(str(error), secrets).split()).encode("utf-8", "backslashreplace").decode()
     except Exception:  # noqa: BLE001 - a sink may raise anything
         words = ""
     return f"{type(error).__name__}: {words}"[:MAX_ERROR_CHARS] if words else type(error).__name__

@@ -80,6 +80,7 @@ class Route:
         self._build()
 
     def _build(self) -> None:
+        self.log.hide(self.settings.secrets)
         self.marks = Marks(self.settings, self.ledger, self._outbox, self.log)
         self.worker = Worker(self.settings, self.ledger, self.marks, self._around, self.log)
         self._merger = self._build_merger()

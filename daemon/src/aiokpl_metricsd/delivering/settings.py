@@ -28,6 +28,7 @@ class SinkSettings(Struct, frozen=True, kw_only=True):
         catch_up_s: at least so long between two windows of the backlog; unordered sinks only.
         at_most_once: nothing is sent a second time where the first may have been taken.
         hold_s: so long a window that has just closed waits before it is sent; not at a shutdown.
+        secrets: texts that no description of an error may show.
     """
 
     name: str
@@ -40,6 +41,7 @@ class SinkSettings(Struct, frozen=True, kw_only=True):
     catch_up_s: float = 1.0
     at_most_once: bool = False
     hold_s: float = 0.0
+    secrets: tuple[str, ...] = ()
 
     @property
     def adds(self) -> bool:
@@ -99,6 +101,7 @@ def build_settings(options: SinkOptions, sink: MetricsSink, base_interval_s: int
         max_age_s=choose_max_age(sink, options.max_age_s),
         at_most_once=options.at_most_once,
         hold_s=_choose_hold(options, sink),
+        secrets=options.secrets,
     )
     if settings.at_most_once and not settings.adds:
         raise options.place.error(

@@ -26,7 +26,7 @@ from aiokpl_metricsd.delivering.answer import Batch, Effect, find_uncertain, rea
 from aiokpl_metricsd.delivering.backoff import Backoff
 from aiokpl_metricsd.delivering.consignment import Consignment
 from aiokpl_metricsd.delivering.deadline import must_escape, run_limited, try_once, wait_event
-from aiokpl_metricsd.delivering.delivery_log import DeliveryLog, describe_error
+from aiokpl_metricsd.delivering.delivery_log import DeliveryLog
 from aiokpl_metricsd.delivering.marks import Marks
 from aiokpl_metricsd.delivering.settings import SinkSettings, Surroundings
 from aiokpl_metricsd.delivering.sink_ledger import DropReason, SinkLedger
@@ -222,7 +222,7 @@ class Worker:
                 task = asyncio.current_task()
                 if must_escape(error) or (task is not None and task.cancelling()):
                     raise
-                self._ledger.last_error = describe_error(error)
+                self._ledger.last_error = self._log.describe(error)
                 self._log.fail("entering the sink", error)
             else:
                 self._backoff.reset()
@@ -330,7 +330,7 @@ class Worker:
         self._is_exporting = False
         if error is not None:
             ledger.failures += 1
-            ledger.last_error = describe_error(error)
+            ledger.last_error = self._log.describe(error)
             self._log.fail("export", error, snapshots=len(batch))
         return error
 

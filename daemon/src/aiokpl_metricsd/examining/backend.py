@@ -12,12 +12,13 @@ from typing import Any
 
 from msgspec import Struct
 
+from aiokpl_metricsd.configuring.secrecy import redact
 from aiokpl_metricsd.delivering.settings import build_settings
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.examining.finding import Finding, fail, find_ok
 from aiokpl_metricsd.examining.reach import UnreachableError, reach
 from aiokpl_metricsd.sinks.contract import Endpoint
-from aiokpl_metricsd.sinks.loading import SinkOptions, build_sink, redact
+from aiokpl_metricsd.sinks.loading import SinkOptions, build_sink
 
 # Each step has so long, and there are five: name, TCP, TLS, the time, the probe.
 STEP_S = 4.0

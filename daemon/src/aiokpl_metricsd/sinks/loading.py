@@ -12,8 +12,9 @@ from msgspec import Struct
 
 from aiokpl_metrics_protocol import MetricsLevel
 from aiokpl_metricsd.configuring.conversion import convert_table
-from aiokpl_metricsd.configuring.interpolation import Interpolated, collect_secrets, inline_files
+from aiokpl_metricsd.configuring.interpolation import Interpolated, inline_files
 from aiokpl_metricsd.configuring.place import Place, quote, suggest
+from aiokpl_metricsd.configuring.secrecy import redact
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.sinks.contract import MetricsSink
 
@@ -40,9 +41,6 @@ HTTP_EXTRA: Final = "prometheus"
 
 DEFAULT_TIMEOUT_S = 30.0
 
-# A shorter text occurs in an error's words by chance.
-_MIN_SECRET_CHARS = 4
-
 Factory = Callable[..., object]
 
 
@@ -64,7 +62,9 @@ class SinkOptions(Struct, frozen=True, kw_only=True):
         factory: builds the sink.
         options: the factory's arguments.
         place: where the table stands, for errors.
-        secrets: texts out of `options` that no message may show.
+        secrets: texts out of `options` and the environment that no message about this sink may show.
+        hidden: those of them that no line of the log may show.
+        warnings: what the operator should look after, one line each.
     """
 
     name: str
@@ -82,6 +82,8 @@ class SinkOptions(Struct, frozen=True, kw_only=True):
     options: Mapping[str, Any] = MappingProxyType({})
     place: Place = Place()
     secrets: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Return name and type: the options may hold secrets."""
@@ -153,8 +155,10 @@ def build_options(
     place: Place = Place(),  # noqa: B008 - immutable
     *,
     reserved: Collection[str] = (),
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the factory's arguments out of a sink's table, and those of its texts that are secret.
+) -> tuple[dict[str, Any], dict[str, object]]:
+    """Return the factory's arguments out of a sink's table, and the table that they were converted from.
+
+    In that one, files are read, and what came from elsewhere is still marked.
 
     Args:
         factory: what builds the sink.
@@ -180,7 +184,7 @@ def build_options(
         )
     inlined = inline_files(table, slots, place, is_open=signature.is_open)
     options = convert_table(inlined, slots, place, is_open=signature.is_open, reserved=reserved)
-    return options, tuple(collect_secrets(inlined))
+    return options, inlined
 
 
 def build_sink(options: SinkOptions) -> MetricsSink:
@@ -209,14 +213,6 @@ def build_sink(options: SinkOptions) -> MetricsSink:
     return sink  # type: ignore[return-value]  # asked above
 
 
-def redact(text: str, secrets: Collection[str]) -> str:
-    """Return the text with each of the secrets replaced."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= _MIN_SECRET_CHARS:
-            text = text.replace(repr(secret)[1:-1], "***").replace(secret, "***")
-    return text
-
-
 __all__ = [
     "BUILTIN",
     "DEFAULT_TIMEOUT_S",
@@ -227,5 +223,4 @@ __all__ = [
     "build_options",
     "build_sink",
     "load_factory",
-    "redact",
 ]
