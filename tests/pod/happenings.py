@@ -96,7 +96,7 @@ def kill_daemon_without_state(life: Life) -> Outcome:
 
 
 def kill_both(life: Life) -> Outcome:
-    """What the service had recorded and not sent is nowhere; whatever it had sent is counted."""
+    """What the service had, and no daemon had acknowledged, may be nowhere; all else is counted."""
     life.begin()
     life.service.send_signal(signal.SIGKILL)
     began = life.kill_daemon()
@@ -107,7 +107,7 @@ def kill_both(life: Life) -> Outcome:
     life.start_service()
     life.wait_until_sent()
     outcome = life.finish(since(began))
-    assert outcome.lost <= before.recorded - before.sent
+    assert outcome.lost <= before.recorded - before.acknowledged
     return outcome
 
 
@@ -212,7 +212,7 @@ def kill_with_hanging_backend(life: Life) -> Outcome:
     _begin_hanging(life)
     began = time.monotonic()
     life.daemon.send_signal(signal.SIGTERM)
-    life.wait("the last window", lambda: not life.count_recorded() > sum(row.count for row in life.rows()))
+    life.wait("the last window", lambda: life.count_recorded() == sum(row.count for row in life.rows()))
     seconds = since(began)
     life.wait("the grace period", lambda: since(began) >= _LEAST_GRACE_S)
     # There is no last line, so what would go with the volume is named before.

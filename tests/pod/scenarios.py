@@ -63,7 +63,7 @@ SCENARIOS = (
         "daemon and service are killed",
         happenings.kill_both,
         "events of the next service are taken",
-        loses="events that the service had not sent; whatever it had sent is counted",
+        loses="events that the service still had; whatever was acknowledged is counted",
     ),
     Scenario("a stale socket is in the volume", happenings.keep_stale_socket, _TAKES),
     Scenario("the memory limit is reached", happenings.reach_memory_limit, _TAKES),

@@ -1,8 +1,8 @@
 """The application of a pod: it records events without pause until it is told to end, or a number of them.
 
 Run as `python -m tests.pod.service NOTES [--events N] [--fresh N]`. The n-th event has the value n, so that
-count and sum tell a loss from a double. Whatever becomes of the process, NOTES says how many it has recorded
-and how many of them the kernel has taken.
+count and sum tell a loss from a double. Whatever becomes of the process, NOTES says how many it has recorded,
+how many of them the kernel has taken, and how many the daemon has acknowledged.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _PAUSE_S = 0.005
 # A pod's service has 20 s to end.
 _FLUSH_S = 15.0
 
-_NOTES = struct.Struct("qq")
+_NOTES = struct.Struct("qqq")
 
 NAME = "pod.events"
 
@@ -37,10 +37,12 @@ class Notes(Struct, frozen=True):
     Attributes:
         recorded: events, at most one more than it really has.
         sent: events that the kernel has taken.
+        acknowledged: of these, the ones that the daemon has acknowledged; through the front door, all.
     """
 
     recorded: int = 0
     sent: int = 0
+    acknowledged: int = 0
 
 
 class Report(Struct, frozen=True):
@@ -86,12 +88,18 @@ def main(path: str, events: int, fresh: int) -> None:
                     record(recorded)
                 else:
                     client.put(NAME, recorded, request=recorded)
-            notes[1] = client.statistics().events_sent
+            _note_sent(notes, client)
             time.sleep(_PAUSE_S)
         flushed = client.flush(_FLUSH_S)
-        notes[1] = client.statistics().events_sent
+        _note_sent(notes, client)
         report = Report(flushed, client.statistics().dropped)
     sys.stdout.write(msgspec.json.encode(report).decode())
+
+
+def _note_sent(notes: memoryview, client: MetricsClient) -> None:
+    statistics = client.statistics()
+    notes[1] = statistics.events_sent
+    notes[2] = statistics.events_sent - statistics.events_unacknowledged
 
 
 def _open_notes(path: str) -> memoryview:
