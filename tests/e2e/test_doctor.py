@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.pod.cgroup import limit
 from tests.support import cloudwatch_stub
 from tests.support.admin import ask, open_admin
 from tests.support.backends import DATADOG_KEY, Backends, build_options, serve_backends, url_of
@@ -33,6 +34,14 @@ os.setgroups([])
 os.setgid({NOBODY})
 os.setuid({NOBODY})
 run()
+"""
+
+IN_CGROUP = """
+import os, pathlib, sys
+for path in sys.argv.pop(1).split(":"):
+    pathlib.Path(path).write_text(str(os.getpid()))
+from aiokpl_metricsd.__main__ import main
+main()
 """
 
 LIST_MODULES = """
@@ -231,6 +240,17 @@ def test_a_full_disk_in_memory_is_found(nursery: Nursery) -> None:
     assert status == 2
     assert any(each.endswith("and cannot be written: No space left on device") for each in said)
     assert any(each.startswith("the volume is full: 0 MiB free") for each in said)
+
+
+def test_a_memory_limit_below_what_the_series_need_is_found(nursery: Nursery) -> None:
+    config = write_config(nursery, '[sinks.nothing]\ntype = "null"\n')
+    with limit(memory_bytes=100 << 20) as limits:
+        processes = ":".join(map(str, limits.processes))
+        child = nursery.start_python("-c", IN_CGROUP, processes, "doctor", "--json", "--config", config)
+        assert child.wait() == 1, child.stderr
+    wrong = list_wrong(json.loads(child.stdout)["findings"])
+    assert set(wrong) == {"memory"}
+    assert wrong["memory"].startswith("warning: the memory limit is 100 MiB, and 100,000 series need 1")
 
 
 def test_a_configuration_that_cannot_be_used_is_the_first_failure(nursery: Nursery) -> None:

@@ -44,6 +44,12 @@ def test_a_daemon_is_seen_and_so_is_what_it_leaves_when_it_is_killed(path: str) 
     assert judge(path) == (Outcome.WARNING, "a socket without a daemon, as one that was killed leaves it")
 
 
+def test_a_socket_without_a_lock_is_somebody_s_as_one_of_systemd_is(path: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inherited:
+        inherited.bind(path)
+        assert judge(path) == (Outcome.OK, "somebody takes events there, whom this process cannot see")
+
+
 def test_something_else_in_its_place_is_a_failure(path: str) -> None:
     Path(path).write_text("")
     assert judge(path) == (Outcome.FAILURE, "it is no socket")

@@ -96,7 +96,10 @@ async def test_what_this_version_wrote_is_of_this_version_and_its_user_is_seen(t
         assert storage.check_lock(directory, has_daemon=False).outcome is Outcome.FAILURE
     finally:
         await state.close()
-    assert storage.check_lock(directory, has_daemon=False).message == "no daemon uses it"
+    assert (
+        storage.check_lock(directory, has_daemon=False).message
+        == "no daemon that can be seen from here uses it"
+    )
 
 
 @pytest.mark.asyncio

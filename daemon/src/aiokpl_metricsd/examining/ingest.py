@@ -92,8 +92,11 @@ def check_life(path: str, life: Life) -> Finding:
             f"{path}: {life.error}",
             "run this as the daemon's user; or remove what is there, or set [ingest] socket to another path",
         )
-    if life.is_alive:
+    if life.is_alive and life.is_locked:
         return find_ok(f"{path}: a daemon takes events there")
+    if life.is_alive:
+        # Its lock is held in another namespace of processes; or the socket is systemd's.
+        return find_ok(f"{path}: somebody takes events there, whom this process cannot see")
     if life.is_locked:
         return warn(
             f"{path}: a daemon holds the lock and takes no events",

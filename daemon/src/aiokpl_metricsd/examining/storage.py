@@ -197,7 +197,7 @@ def check_lock(directory: Path, *, has_daemon: bool) -> Finding:
     from aiokpl_metricsd.storing.database import LOCK
 
     if not is_locked(str(directory / LOCK)):
-        return find_ok("no daemon uses it")
+        return find_ok("no daemon that can be seen from here uses it")
     if has_daemon:
         return find_ok("a daemon uses it, and one takes events at the ingest socket")
     return fail("another daemon uses it", "stop that one, or give each daemon a state_dir of its own")
