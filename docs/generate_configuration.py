@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Final, NamedTuple, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -235,7 +235,7 @@ def _find_extra(annotation: object) -> dict[str, str]:
     found: dict[str, str] = {}
     for part in get_args(annotation):
         found |= (part.extra or {}) if isinstance(part, Meta) else _find_extra(part)
-    return found if get_origin(annotation) is Annotated or get_args(annotation) else {}
+    return found
 
 
 def encode_value(value: object, *, is_short: bool = False) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from aiokpl_metrics_protocol.location import MAX_PATH_BYTES, is_trusted_directory
+from aiokpl_metrics_protocol.location import is_trusted_directory
 from aiokpl_metricsd.config import IngestOptions
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.examining.finding import Finding, fail, find_ok, warn
@@ -81,7 +81,7 @@ def check_path(candidates: Sequence[str], options: IngestOptions, *, lanes: bool
     try:
         check_place(candidates, group=options.group, lane=lanes)
     except ConfigurationError as error:
-        return fail(str(error), f"a path has at most {MAX_PATH_BYTES} bytes with what is appended to it")
+        return fail(str(error), "mend [ingest]; docs/configuration.md says what a path and a group may be")
     return find_ok(f"{choose_path(candidates)} is short enough for a socket")
 
 
