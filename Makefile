@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test integration crash-test pod-life check docs bench format clean
+.PHONY: help run test integration crash-test image pod-life check docs bench format clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,13 @@ pod-life: $(VENV)/.dev-installed ## Let a pod live, of namespaces, and print wha
 soak: $(VENV)/.dev-installed ## Ten minutes of gunicorn, load and restarts of the daemon; SOAK_ARGS="--minutes 1"
 	$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
+image: $(VENV)/.dev-installed ## Build the image without a Docker engine and run the daemon from it; IMAGE_ARGS="--extras otel"
+	@command -v buildah >/dev/null && command -v debootstrap >/dev/null \
+		|| apt-get install -y --no-install-recommends buildah debootstrap >/dev/null \
+		|| echo "== buildah and debootstrap cannot be installed here; docker build . does the same"
+	@$(BIN)/python -m deploy.image $(IMAGE_ARGS)
+	$(BIN)/python -m pytest -q -rs tests/deploy/test_image_built.py $(PYTEST_ARGS)
+
 bench: $(VENV)/.dev-installed ## Measure, and print the figures
 	$(BIN)/python -m bench
 
@@ -74,7 +81,7 @@ format: $(VENV)/.dev-installed ## Format, and fix what ruff can fix
 	$(BIN)/ruff check --fix
 
 clean: ## Remove the environment, the caches and what was built
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .image .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	rm -rf {.,protocol,client,daemon}/dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -8,6 +8,7 @@ import yaml
 
 from aiokpl_metrics_protocol import socket_candidates
 from aiokpl_metricsd.config import load
+from aiokpl_metricsd.sinks.loading import EXTRAS
 from tests.deploy.kustomize import build
 
 ROOT = Path(__file__).parents[2]
@@ -26,15 +27,12 @@ def list_mounts(service: dict[str, Any]) -> dict[str, str]:
 
 
 def test_every_service_has_as_little_as_a_pods_container() -> None:
-    for name, service in read_services().items():
+    for service in read_services().values():
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
-        # Only what gives the new volume away is root, with that one capability, and ends.
-        assert (service["user"].startswith("0:"), service.get("cap_add")) in (
-            (False, None),
-            (name == "prepare", ["CHOWN"]),
-        )
+        assert "cap_add" not in service
+        assert not service["user"].startswith("0:")
 
 
 def test_the_configuration_is_one_and_its_places_are_mounted() -> None:
@@ -68,13 +66,22 @@ def test_the_health_check_is_the_startup_probe() -> None:
     assert check == ["CMD", *sidecar["startupProbe"]["exec"]["command"]]
 
 
+def test_the_daemons_image_is_made_with_the_extras_that_its_sinks_need() -> None:
+    build_options = read_services()["metricsd"]["build"]
+    assert (COMPOSE / build_options["context"] / build_options["dockerfile"]).resolve() == ROOT / "Dockerfile"
+    configuration = load(str(COMPOSE / "sinks.toml"), {})
+    needed = {EXTRAS[sink.type] for sink in configuration.sinks.values() if sink.type in EXTRAS}
+    assert set(build_options["args"]["EXTRAS"].split(",")) == needed
+    assert build_options["args"]["BASE_IMAGE"] == read_services()["producer"]["build"]["args"]["BASE_IMAGE"]
+
+
 def test_the_producers_image_is_made_from_files_that_exist_on_a_base_that_is_an_argument() -> None:
     build_options = read_services()["producer"]["build"]
     assert (COMPOSE / build_options["context"]).resolve() == ROOT
     assert ROOT / build_options["dockerfile"] == DOCKERFILE
     text = DOCKERFILE.read_text(encoding="utf-8")
     assert set(build_options["args"]) == set(re.findall(r"^ARG (\w+)", text, re.MULTILINE)) == {"BASE_IMAGE"}
-    sources = re.findall(r"^COPY (\S+) ", text, re.MULTILINE)
+    sources = re.findall(r"^COPY ([^-\s]\S*) ", text, re.MULTILINE)
     assert sources
     for source in sources:
         assert (ROOT / source).exists(), source

@@ -1,0 +1,210 @@
+"""Image -> a running daemon, as an engine runs it: process 1 of its own, read-only root, the image's user.
+
+The network is the machine's, so that a test's backends on the loopback are reached. What the image says of
+itself is what is run: entry point, environment, user and health check.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from deploy.image.engine import Image
+
+__all__ = ["Container", "can_connect"]
+
+_START_TIMEOUT_S = 60.0
+_END_TIMEOUT_S = 60.0
+_POLL_S = 0.001
+
+RUN, STATE, CONFIGURATION = "/run/aiokpl-metricsd", "/var/lib/aiokpl-metricsd", "/etc/aiokpl-metricsd"
+
+_NAMESPACES = ("--mount", "--pid", "--ipc", "--uts", "--propagation=private")
+_UNSHARE = ("unshare", *_NAMESPACES, "--fork", "--kill-child")
+
+# Arguments: the image's root, the container's directory, the user, the group, then the command.
+_SCRIPT = """
+set -eu
+root=$1 own=$2 user=$3 group=$4
+shift 4
+mount --bind "$root" "$own/root"
+mount -o remount,bind,ro,nosuid "$own/root"
+mount --bind "$own/run" "$own/root/run/aiokpl-metricsd"
+mount --bind "$own/state" "$own/root/var/lib/aiokpl-metricsd"
+mount --bind "$own/etc" "$own/root/etc/aiokpl-metricsd"
+mount -o remount,bind,ro "$own/root/etc/aiokpl-metricsd"
+mount --bind /dev "$own/root/dev"
+mount -t proc proc "$own/root/proc"
+chroot=$(command -v chroot)
+exec setpriv --no-new-privs "$chroot" --userspec="$user:$group" --groups= "$own/root" "$@"
+"""
+
+
+class Container:
+    """A running daemon, started when it is made, and ended with the context.
+
+    Args:
+        image: mounted.
+        directory: for its volumes and output; short, since a socket is in it.
+        arguments: of the entry point.
+        configuration: the text of `sinks.toml`.
+        environ: variables on top of the image's.
+
+    Attributes:
+        run: what is mounted where the socket is.
+        started: when process 1 was the image's own, on the clock of `time.monotonic`; 0 until then.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        directory: Path,
+        arguments: Sequence[str] = ("--config", f"{CONFIGURATION}/sinks.toml"),
+        configuration: str = "",
+        environ: dict[str, str] | None = None,
+    ) -> None:
+        """Start it."""
+        self._image = image
+        self._directory = directory
+        user, _, group = image.config["User"].partition(":")
+        for name in ("root", "run", "state", "etc"):
+            (directory / name).mkdir()
+        for name, mode in (("run", 0o2750), ("state", 0o700)):
+            os.chown(directory / name, int(user), int(group))
+            (directory / name).chmod(mode)
+        (directory / "etc" / "sinks.toml").write_text(configuration, encoding="utf-8")
+        self.run = directory / "run"
+        self.environ = dict(each.split("=", 1) for each in image.config["Env"]) | (environ or {})
+        self.started = 0.0
+        command = [*_UNSHARE, "sh", "-c", _SCRIPT, "sh", str(image.root), str(directory), user, group]
+        command += ["env", "-i", *_join(self.environ), *image.config["Entrypoint"], *arguments]
+        with (directory / "out").open("wb") as out, (directory / "err").open("wb") as err:
+            self._process = _start(command, out, err)
+
+    def __enter__(self) -> Self:
+        """Return it."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it by force, if it still runs."""
+        # The process that holds the namespaces takes process 1 along.
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+    @property
+    def stdout(self) -> str:
+        """What it has printed so far."""
+        return (self._directory / "out").read_text(encoding="utf-8")
+
+    @property
+    def stderr(self) -> str:
+        """What it has said on standard error so far."""
+        return (self._directory / "err").read_text(encoding="utf-8")
+
+    def find_pid(self) -> int:
+        """Return the machine's number of process 1, once it is the image's entry point.
+
+        Raises:
+            RuntimeError: it did not start.
+        """
+        name = self._image.config["Entrypoint"][0].encode()
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with suppress(OSError, ValueError, IndexError):
+                children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+                pid = int(children.read_text().split()[0])
+                if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0] == name:
+                    self.started = self.started or time.monotonic()
+                    return pid
+            time.sleep(_POLL_S)
+        raise RuntimeError(f"the container did not start: {self.stderr}")
+
+    def wait_until(self, is_so: Callable[[], bool], what: str) -> float:
+        """Wait until something is so while it runs, and return the seconds since process 1 started.
+
+        Raises:
+            RuntimeError: it has ended, or the time is over.
+        """
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not is_so():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"no {what}: {self.stderr}")
+            time.sleep(_POLL_S)
+        return time.monotonic() - self.started
+
+    def catches(self, number: signal.Signals) -> bool:
+        """Tell whether process 1 has a handler of this signal."""
+        return bool(int(self.read_status("SigCgt"), 16) >> (number - 1) & 1)
+
+    def read_status(self, name: str) -> str:
+        """Return a line of the kernel's status of process 1."""
+        for line in Path(f"/proc/{self.find_pid()}/status").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key == name:
+                return value.strip()
+        raise KeyError(name)
+
+    def read_cpu_s(self) -> float:
+        """Return the CPU time of process 1, since it was forked."""
+        return int(Path(f"/proc/{self.find_pid()}/schedstat").read_text().split()[0]) / 1e9
+
+    def execute(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """Run a command in it, as its user, and wait for the end."""
+        user, _, group = self._image.config["User"].partition(":")
+        # By its path: in the container's environment it is not found.
+        enter = [shutil.which("nsenter") or "nsenter", f"--target={self.find_pid()}"]
+        enter += ["--mount", "--pid", "--root", "--wd", f"--setuid={user}", f"--setgid={group}"]
+        return subprocess.run(
+            [*enter, *command],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def check_health(self) -> int:
+        """Return the exit status of the image's own health check."""
+        kind, *command = self._image.config["Healthcheck"]["Test"]
+        if kind != "CMD":
+            raise RuntimeError(f"the health check needs a shell: {kind}")
+        return self.execute(command).returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send process 1 a signal."""
+        os.kill(self.find_pid(), number)
+
+    def wait(self, timeout_s: float = _END_TIMEOUT_S) -> int:
+        """Wait for its end, and return the exit status.
+
+        Raises:
+            TimeoutExpired: it still runs.
+        """
+        return self._process.wait(timeout_s)
+
+
+def can_connect(path: Path) -> bool:
+    """Tell whether somebody listens at a path."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _join(environ: dict[str, str]) -> list[str]:
+    return [f"{key}={value}" for key, value in environ.items()]
+
+
+def _start(command: Sequence[str], out: IO[bytes], err: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
