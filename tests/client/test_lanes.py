@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from aiokpl_metrics_client import MetricsClient, State
@@ -460,7 +461,9 @@ def test_a_lane_is_looked_for_once_the_front_door_has_failed(
 
 
 @pytest.mark.parametrize(
-    "message", [b"no frame", encode(AckFrame(0))[:-1], b"\x91\x01"], ids=["text", "torn", "tag"]
+    "message",
+    [b"no frame", encode(AckFrame(0))[:-1], b"\x91\x01", b"\x92\x63\x00"],
+    ids=["text", "torn", "tag", "another wire version"],
 )
 def test_a_daemon_that_answers_with_no_ack_is_left_and_tried_again(
     lanes: LaneDoor, make_client: ClientMaker, message: bytes
@@ -471,9 +474,27 @@ def test_a_daemon_that_answers_with_no_ack_is_left_and_tried_again(
     wait_for(lanes.read, "the hello")
     lanes.lanes[0].connection.send(message)
     wait_for(lambda: lanes.read() and len(lanes.hellos) == 2, "another lane")
+    assert "no daemon of this client's wire version" in client.statistics().problem
     lanes.answers = True
     lanes.acknowledge()
     _wait_for_events(lanes, 1)
+
+
+def test_a_newer_daemon_that_says_more_in_its_acks_is_understood(
+    lanes: LaneDoor, make_client: ClientMaker
+) -> None:
+    lanes.answers = lanes.acknowledges = False
+    client = make_client()
+    client.put("n")
+    wait_for(lanes.read, "the hello")
+    newer = [5, 0, 0, True, 60.0, 7, "a field of a later version", {"and": ["another"]}]
+    lanes.lanes[0].connection.send(msgspec.msgpack.encode(newer))
+    _wait_for_events(lanes, 1)
+    newer[1] = 1
+    lanes.lanes[0].connection.send(msgspec.msgpack.encode(newer))
+    wait_for(lambda: client.statistics().events_unacknowledged == 0, "its ack to count")
+    assert client.statistics().journaled
+    assert client.statistics().problem == ""
 
 
 def test_acks_beyond_what_was_sent_and_odd_intervals_do_no_harm(

@@ -198,38 +198,15 @@ class Sender:
         On a lane that is when the daemon has acknowledged it, on the front door when the kernel took it.
         """
         self.check_process()
+        if self._outbound.state is State.CLOSED:
+            # Nothing is kept any more, and nobody would close another socket.
+            return True
         if self._thread is None and len(self.table) > 0:
             # It was hindered: by a Ctrl-C, or for want of threads.
             self.start()
         deadline = time.monotonic() + timeout_s
         away_deadline = deadline if away_timeout_s is None else time.monotonic() + away_timeout_s
-        mark: Mark | None = None
-        without_room = 0
-
-        def hand_over() -> bool:
-            nonlocal mark, without_room
-            outbound = self._outbound
-            if mark is None:
-                outbound.drain(all_of_it=True)
-                mark = outbound.mark()
-                without_room = outbound.progress.events_without_room
-            self._send(outbound)
-            return outbound.is_settled(mark)
-
-        while True:
-            is_settled = self._work(hand_over, deadline - time.monotonic())
-            if is_settled is None:
-                return False
-            outbound = self._outbound
-            if is_settled:
-                return self._has_lost_nothing(without_room, outbound.progress.events_unsendable)
-            left = deadline - time.monotonic()
-            if outbound.state is State.AWAY:
-                left = min(left, self._time_away(outbound, away_deadline))
-            if left <= 0:
-                return False
-            if not outbound.transport.wait(min(left, _FULL_POLL_S)):
-                time.sleep(min(left, _AWAY_POLL_S))
+        return self._hand_over(deadline, away_deadline)
 
     def finish(self, linger_s: float = _LINGER_S) -> None:
         """Let the thread send what is there, for some seconds at most, and end. Callable from a finalizer."""
@@ -288,6 +265,35 @@ class Sender:
         """Begin anew if this is a child of a fork below Python, as uWSGI's, that has run no hook."""
         if self._pid != os.getpid():
             self.after_fork_in_child()
+
+    def _hand_over(self, deadline: float, away_deadline: float) -> bool:
+        mark: Mark | None = None
+        without_room = 0
+
+        def hand_over() -> bool:
+            nonlocal mark, without_room
+            outbound = self._outbound
+            if mark is None:
+                outbound.drain(all_of_it=True)
+                mark = outbound.mark()
+                without_room = outbound.progress.events_without_room
+            self._send(outbound)
+            return outbound.is_settled(mark)
+
+        while True:
+            is_settled = self._work(hand_over, deadline - time.monotonic())
+            if is_settled is None:
+                return False
+            outbound = self._outbound
+            if is_settled:
+                return self._has_lost_nothing(without_room, outbound.progress.events_unsendable)
+            left = deadline - time.monotonic()
+            if outbound.state is State.AWAY:
+                left = min(left, self._time_away(outbound, away_deadline))
+            if left <= 0:
+                return False
+            if not outbound.transport.wait(min(left, _FULL_POLL_S)):
+                time.sleep(min(left, _AWAY_POLL_S))
 
     @staticmethod
     def _time_away(outbound: Outbound, away_deadline: float) -> float:

@@ -224,7 +224,12 @@ class Transport:
             except ProtocolError:
                 frame = None
         if not isinstance(frame, AckFrame):
-            self.problem = f"{self.connected_path}: " + ("no ack came" if message else "the daemon has ended")
+            answer = (
+                "what answers is no daemon of this client's wire version"
+                if message
+                else "the daemon has ended"
+            )
+            self.problem = f"{self.connected_path}: {answer}"
             self.close()
             return False
         if not self._is_answered:
@@ -358,7 +363,9 @@ class Transport:
         self._refusals = 0
         self.way = way
         self.connected_path = path
-        self.problem = ""
+        if way is Way.FRONT_DOOR:
+            # A lane may still answer with something else.
+            self.problem = ""
 
     _flags = 0
 
