@@ -401,6 +401,39 @@ def test_what_changed_is_dumped_once_and_restores_as_it_was() -> None:
     assert again.ledger.events_dropped_by_clients == {"buffer_full": 3}
 
 
+def test_after_a_restart_those_that_were_idle_for_longest_are_still_forgotten_first() -> None:
+    desk = Desk(max_producers=3)
+    # The first had a lane to the end; when it comes back it sends again what was not acknowledged.
+    accounts = {
+        1: Producer(7, idle_since=0.0),
+        2: Producer(7, idle_since=50.0),
+        3: Producer(7, idle_since=20.0),
+    }
+    assert not desk.decoder.restore((key, msgspec.msgpack.encode(each)) for key, each in accounts.items())
+    desk.send(1, producer=8)
+    assert [key for key, _, _ in desk.decoder.read_producers()] == [1, 2, 8]
+    desk.send(1, producer=9)
+    assert [key for key, _, _ in desk.decoder.read_producers()] == [1, 8, 9]
+
+
+def test_what_cannot_be_read_of_a_producer_costs_that_one_alone() -> None:
+    desk = Desk()
+    items = [(1, b"\xc1"), (2, msgspec.msgpack.encode(Producer(7))), (3, b"")]
+    assert len(desk.decoder.restore(items)) == 2
+    assert [key for key, _, _ in desk.decoder.read_producers()] == [2]
+
+
+def test_no_claim_of_folded_events_makes_an_account_that_cannot_be_stored() -> None:
+    desk = Desk()
+    for sequence in range(1, 17):
+        frame = FoldedFrame(1, sequence, Totals(0), [])
+        assert desk.decoder.decode(encode(frame)) is not None
+        desk.decoder.note_events(frame, 2**61)
+        ((_, producer, _),) = desk.decoder.read_producers()
+        assert producer.folded <= producer.received
+    assert not Desk().decoder.restore(desk.decoder.dump_changed())
+
+
 def test_of_those_that_were_dumped_it_is_told_who_is_forgotten() -> None:
     desk = Desk(max_producers=2)
     desk.send(1, producer=1)

@@ -4,8 +4,9 @@ from typing import Self
 
 import pytest
 
+from aiokpl_metricsd.delivering.intake import MAX_CLOSINGS
 from aiokpl_metricsd.delivering.selection import Selection
-from aiokpl_metricsd.delivery import NAME_AFTER_S
+from aiokpl_metricsd.delivery import LEAVE_RESERVE_S, NAME_AFTER_S
 from aiokpl_metricsd.errors import RetryableExportError
 from tests.daemon.fakes import (
     Answer,
@@ -219,3 +220,48 @@ async def test_a_sink_has_what_time_there_is_to_close(duration_s: float, then: A
         offer(delivery, build_window(2))
         await settle()
     assert sink.left == 1
+
+
+@pytest.mark.asyncio
+async def test_a_fault_of_ours_ends_the_wait_for_what_was_handed_over(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise ArithmeticError("ours")
+
+    clock, sink = FakeClock(), ScriptedSink()
+    async with running(clock, serve(sink)) as delivery:
+        with monkeypatch.context() as patch:
+            patch.setattr("aiokpl_metricsd.delivering.intake.Shelf", fail)
+            handed = offer(delivery, build_window(2))
+            await settle()
+            with pytest.raises(ArithmeticError, match="ours"):
+                await asyncio.wait_for(handed, 10.0)
+        await clock.run(delivery.close(5.0))
+        ledger = delivery.ledgers["sink"]
+        assert (ledger.closed, ledger.dropped_by_reason) == (2, {"shutdown": 2})
+    assert "a task of the delivery ended" in caplog.messages
+
+
+@pytest.mark.asyncio
+async def test_what_is_cut_off_on_its_way_through_the_intake_is_dropped_and_counted() -> None:
+    clock, sink = FakeClock(), ScriptedSink()
+    async with running(clock, serve(sink)) as delivery:
+        # A closing that the end finds half-way: something else holds the intake's turn.
+        await delivery._intake.turn.acquire()
+        handed = offer(delivery, build_window(2))
+        await settle()
+        assert await clock.run(delivery.close(5.0)) == 5.0 - LEAVE_RESERVE_S
+        assert not await handed
+        assert delivery.ledgers["sink"].dropped_by_reason == {"shutdown": 2}
+
+
+@pytest.mark.asyncio
+async def test_what_is_handed_over_and_not_waited_for_is_bounded() -> None:
+    delivery = build(FakeClock(), serve(ScriptedSink()))
+    for number in range(MAX_CLOSINGS):
+        offer(delivery, build_window(1, start=60.0 * number))
+    with pytest.raises(RuntimeError, match="wait for"):
+        offer(delivery, build_window(1))
+    await delivery.close(1.0)
+    assert delivery.ledgers["sink"].dropped == MAX_CLOSINGS

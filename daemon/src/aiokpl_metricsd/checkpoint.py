@@ -117,12 +117,7 @@ def restore(recovered: Recovered, aggregator: Aggregator, decoder: Decoder, ledg
             # With what is open, so that its equations hold.
             ledger.events_decoded += sum(part.events for part in recovered.opened)
             _say_lost("the ledger begins anew", error)
-    unreadable: list[msgspec.MsgspecError] = []
-    for producer in recovered.producers:
-        try:
-            decoder.restore((producer,))
-        except msgspec.MsgspecError as error:
-            unreadable.append(error)
+    unreadable = decoder.restore(recovered.producers)
     if unreadable:
         _say_lost("producers' numbers begin anew", unreadable[0], producers=len(unreadable))
     for part in recovered.opened:

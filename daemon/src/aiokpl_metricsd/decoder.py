@@ -11,8 +11,9 @@ frame of another producer, a second hello) is refused without a number. `Passage
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from math import inf
 
-from msgspec import Struct
+from msgspec import MsgspecError, Struct
 from msgspec import msgpack as packing
 
 from aiokpl_metrics_protocol import (
@@ -226,7 +227,8 @@ class Decoder:
         producer.sent = frame.totals.sent + events
         if producer.received > _MAX_CLAIMED:
             # Of columns that claim four billion events each. The account goes on as that of a new producer.
-            producer.before, producer.received = producer.before + producer.received, 0
+            producer.before += producer.received
+            producer.received = producer.folded = 0
         producer.received += events
         if frame.__class__ is FoldedFrame:
             producer.folded += events
@@ -282,16 +284,27 @@ class Decoder:
                 self._changed.add(producer_id)
         self._forgotten.update(each for each in forgotten if each not in self._producers)
 
-    def restore(self, items: Iterable[tuple[int, bytes]]) -> None:
+    def restore(self, items: Iterable[tuple[int, bytes]]) -> list[MsgspecError]:
         """Know the producers that were dumped, none of which has a lane.
 
-        Raises:
-            msgspec.MsgspecError: an item is not what `dump_changed` returned.
+        Those that were idle for longest come first, to be forgotten first; those that were not idle, last.
+
+        Returns:
+            What is wrong with those that are not what `dump_changed` returned; they are left out.
         """
+        wrong: list[MsgspecError] = []
+        restored: list[tuple[float, int]] = []
         for producer_id, blob in items:
-            self._producers[producer_id] = _decode_producer(blob)
-            self._without_lane[producer_id] = None
+            try:
+                producer = self._producers[producer_id] = _decode_producer(blob)
+            except MsgspecError as error:
+                wrong.append(error)
+                continue
             self._stored.add(producer_id)
+            restored.append((producer.idle_since or inf, producer_id))
+        for _, producer_id in sorted(restored):
+            self._without_lane[producer_id] = None
+        return wrong
 
     def _decode(self, datagram: bytes | memoryview) -> DeferredFrame | None:
         """Count a datagram and return the frame in it, or None when it is rejected."""

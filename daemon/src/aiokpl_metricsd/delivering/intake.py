@@ -121,7 +121,13 @@ class Intake:
         while True:
             while self._waiting:
                 closing = self._waiting[0]
-                is_stored = await self._close_windows(closing)
+                try:
+                    is_stored = await self._close_windows(closing)
+                except Exception as fault:
+                    # A fault of ours. Whoever waits must know, or no window would close any more.
+                    if not closing.stored.done():
+                        closing.stored.set_exception(fault)
+                    raise
                 # Not sooner: what is interrupted was not taken.
                 self._waiting.popleft()
                 if not closing.stored.done():
