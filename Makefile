@@ -14,10 +14,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test integration crash-test image pod-life check docs bench format clean
+.PHONY: help run test test-pythons integration crash-test image pod-life check docs bench format clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run-installed ## Start the daemon and a demo producer
 	$(BIN)/python deploy/demo/run.py
@@ -54,7 +54,12 @@ integration: $(VENV)/.dev-installed ## Run the tests against real parts, install
 		|| echo "== Prometheus cannot be installed here: its tests are skipped"
 	@command -v systemd-analyze >/dev/null || apt-get install -y --no-install-recommends systemd >/dev/null \
 		|| echo "== systemd cannot be installed here: its tests are skipped"
-	$(BIN)/python -m pytest -q -rs tests/integration tests/deploy $(PYTEST_ARGS)
+	@test -x $(BIN)/uwsgi || $(PIP) install uwsgi==2.0.31 \
+		|| echo "== uWSGI cannot be built here: its recipe is skipped"
+	$(BIN)/python -m pytest -q -rs tests/integration tests/deploy tests/e2e/test_recipes.py $(PYTEST_ARGS)
+
+test-pythons: $(VENV)/.dev-installed ## Run the client's tests under each Python, 3.10 to 3.14, that is here
+	$(BIN)/python -m tests.pythons $(PYTEST_ARGS)
 
 crash-test: $(VENV)/.dev-installed ## Kill the daemon 200 times a loop, and count every event; CRASH_ARGS="--kills 20"
 	$(BIN)/python -m tests.crash $(CRASH_ARGS)

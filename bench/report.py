@@ -155,7 +155,7 @@ def _judge(row: Row, ours: float, peer: float | None) -> str:
     met = ours <= budget.limit
     if budget.peer_ratio is not None and peer is not None:
         met = met and ours <= budget.peer_ratio * peer
-    share = f" ({ours / budget.limit:.0%})" if budget.limit else ""
+    share = f" ({ours / budget.limit:.0%})" if budget.limit and ours >= 0.0 else ""
     return f"{'yes' if met else 'NO'}{share}"
 
 

@@ -160,6 +160,9 @@ _PRODUCER = (
     Row("put(…) at level NONE", "producer.put_none.ns", None, ("aiokpl.put_none.ns",)),
     Row("with timer: pass", "producer.timer.ns", None, _TIMERS),
     Row("MetricsdSink.record(event)", "producer.sink.ns"),
+    Row("aiokpl's put with MetricsdSink, caller's own", "aiokpl.put_metricsd.caller_ns"),
+    Row("  with aiokpl's InMemorySink", "aiokpl.put_memory.caller_ns"),
+    Row("  the difference", "producer.sink_over_memory.ns", "MetricsdSink, over aiokpl's in memory"),
     Row("floor: the loop alone", "floor.loop.ns"),
     Row("floor: append(value), bound to a list", "floor.append.ns"),
 )

@@ -7,7 +7,7 @@ import pytest
 from bench import export, journal, lanes
 from bench.budgets import BUDGETS, OTHERS
 from bench.daemon import LOADS
-from bench.producer import CASES
+from bench.producer import CASES, DIFFERENCES
 from bench.report import build_document, build_line, render_markdown, render_text
 from bench.rows import SECTIONS, UNITS, Row
 from bench.samples import Plan, Samples
@@ -54,7 +54,7 @@ def test_every_budget_has_a_row_and_every_row_a_budget_that_exists() -> None:
 
 def test_every_row_of_producer_daemon_and_export_names_a_case_that_is_measured() -> None:
     cases = {case for group in CASES.values() for case in group} | {f"daemon.{case}" for case in LOADS}
-    cases |= {f"journal.{case}" for case in journal.LOADS}
+    cases |= {f"journal.{case}" for case in journal.LOADS} | set(DIFFERENCES)
     cases |= {key.rpartition(".")[0] for case in export.CASES for key in export.list_keys(case)}
     keys = {key for row in ROWS for key in (row.key, *row.peers)}
     measured = {

@@ -79,6 +79,8 @@ def _modules() -> Iterator[str]:
 
 @pytest.mark.parametrize("name", list(_modules()))
 def test_a_module_has_a_docstring_and_defines_what_it_exports(name: str) -> None:
+    if name == "aiokpl_metrics_client.testing.aggregating":
+        pytest.importorskip("aiokpl_metricsd", reason="it is the daemon's aggregator")
     module = importlib.import_module(name)
     assert module.__doc__
     assert len(set(module.__all__)) == len(module.__all__)

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -30,6 +29,7 @@ def test_the_fixture_hands_out_a_kit_that_is_empty(metricsd: Metricsd) -> None:
 
 
 def test_the_entry_point_of_the_client_and_of_the_development_umbrella_is_the_same() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="it came with Python 3.11")
     found = [
         tomllib.loads((ROOT / path).read_text(encoding="utf-8"))["project"]["entry-points"]["pytest11"]
         for path in ("pyproject.toml", "client/pyproject.toml")

@@ -17,6 +17,8 @@ SOURCES = [str(ROOT / "protocol" / "src"), str(ROOT / "client" / "src")]
 GOOD = '''
 """What a user writes."""
 
+from typing_extensions import assert_type
+
 from aiokpl_metrics_client import ClientStatistics, Counter, Gauge, Histogram, MetricsClient, MetricsdSink
 from aiokpl_metrics_client import MetricsLevel, Timer
 from aiokpl_metrics_client.testing import Metricsd, RecordedSeries, RecordingTransport
@@ -24,7 +26,7 @@ from aiokpl_metrics_client.testing import Metricsd, RecordedSeries, RecordingTra
 client: MetricsClient = MetricsClient(level=MetricsLevel.SUMMARY, dimensions={"service": "x", "version": 3})
 client.put("n", 2, stream="s", shard_id="1", error_code=None, zone="a", status=200)
 counter: Counter = client.counter("c", unit="bytes", zone="a")
-gauge: Gauge = client.gauge("g")
+gauge: Gauge = client.gauge("g", merge="sum")
 histogram: Histogram = client.histogram("h")
 timer: Timer = client.timer("t", unit="us")
 counter = counter.with_dimensions(status=200, shard_id="1", zone="")
@@ -53,6 +55,25 @@ async def measured_too(left: int) -> str:
 result: float = measured(1, right="x")
 
 
+class Work:
+    @timer
+    def measured(self, left: int) -> list[int]:
+        return [left]
+
+    @classmethod
+    @timer
+    def measured_too(cls) -> "Work":
+        return cls()
+
+
+assert_type(measured(1, right="x"), float)
+assert_type(Work().measured(1), list[int])
+assert_type(Work.measured_too(), Work)
+assert_type(counter.with_dimensions(zone="b"), Counter)
+assert_type(timer.with_dimensions(zone="b"), Timer)
+assert_type(client.statistics().dropped, dict[str, int])
+
+
 def test_something(metricsd: Metricsd) -> None:
     metricsd.capture()
     given: MetricsClient = metricsd.build_client(dimensions={"service": "x"})
@@ -67,6 +88,7 @@ def test_something(metricsd: Metricsd) -> None:
 
 async def main() -> None:
     text: str = await measured_too(1)
+    assert_type(await measured_too(1), str)
     async with timer as same, sink:
         same.record(len(text))
     with timer, MetricsClient() as other:
@@ -98,8 +120,10 @@ MetricsClient(level="summary")
 counter: Counter = timer.with_dimensions(zone="a")
 client.counter("n").with_dimensions(stream=5)
 client.counter("n").with_dimensions("a")
+client.gauge("g", merge="max")
+client.counter("n", merge="sum").record()
 '''
-BAD_LINES = list(range(15, 25))
+BAD_LINES = list(range(15, 27))
 
 
 def _environment() -> dict[str, str]:

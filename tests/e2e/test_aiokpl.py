@@ -3,17 +3,15 @@
 from collections.abc import Iterator
 
 import aiokpl
-import botocore.session
 import pytest
 from aiokpl.metrics import MetricsManager
-from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from aiokpl_metrics_client import MetricsdSink
 from tests.support.child import Nursery
 from tests.support.daemon import DaemonProcess
+from tests.support.kinesis import REGION, serve_kinesis
 from tests.support.rows import Row, Series, Total, check_balance, check_windows
 
-REGION = "eu-central-1"
 STREAM = "orders"
 SHARDS = 2
 RECORDS = 300
@@ -42,23 +40,10 @@ LEVELS = pytest.mark.parametrize(
 @pytest.fixture
 def kinesis(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A Kinesis emulator with one stream; its address."""
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "fake")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "fake")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        endpoint = f"http://{host}:{port}"
-        client = botocore.session.get_session().create_client("kinesis", endpoint_url=endpoint)
-        client.create_stream(StreamName=STREAM, ShardCount=SHARDS)
+    with serve_kinesis(STREAM, SHARDS) as (endpoint, environ):
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
         yield endpoint
-        # The emulator's streams are the process's, not the server's.
-        client.delete_stream(StreamName=STREAM)
-        client.close()
-    finally:
-        server.stop()
 
 
 @LEVELS
