@@ -247,3 +247,14 @@ def test_keys_without_end_leave_no_trace() -> None:
         throttle.admit(f"key {number}")
     assert len(throttle._admitted_at) == 10
     assert len(throttle._held_back) <= 10
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
+@pytest.mark.parametrize("letter", ["\x1b", "\x7f", "\x9b", "\u2028", "\u202e", "\U000e0001", "\x85"])
+def test_nothing_that_a_terminal_would_obey_is_in_a_line(formatter: logging.Formatter, letter: str) -> None:
+    record = make_record(f"a{letter}b", **{f"k{letter}": f"v{letter}"})
+    line = formatter.format(record)
+    assert line.isprintable()
+    if isinstance(formatter, JsonFormatter):
+        said = decode(line)
+        assert (said["message"], said[f"k{letter}"]) == (f"a{letter}b", f"v{letter}")

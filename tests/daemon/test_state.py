@@ -78,3 +78,31 @@ def test_the_check_sees_where_this_user_may_not_write(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(ConfigurationError, match="Permission denied"):
         check_state_dir(str(tmp_path / "state"))
+
+
+@pytest.mark.asyncio
+async def test_whatever_the_umask_nothing_in_it_is_open_to_others(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    before = os.umask(0)
+    try:
+        state = open_at(path)
+        state.journal.append(b"x", 0.0, lane=False)
+        state.journal.write()
+        opened = {each.name: each.stat().st_mode & 0o077 for each in (path, *path.rglob("*"))}
+        await state.close()
+    finally:
+        os.umask(before)
+    assert len(opened) >= 5
+    assert {name for name, mode in opened.items() if mode} == set()
+
+
+@pytest.mark.parametrize("name", ["lock", "outbox.sqlite3"])
+def test_a_link_in_place_of_a_file_of_its_own_is_not_followed(tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path = tmp_path / "state"
+    path.mkdir(mode=0o700)
+    (path / name).symlink_to(victim)
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        open_at(path)
+    assert victim.read_text() == "precious"

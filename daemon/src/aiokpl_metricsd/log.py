@@ -75,7 +75,7 @@ class TextFormatter(logging.Formatter):
         fields = _read_fields(record)
         pairs = "".join(f" {key}={_quote(value)}" for key, value in fields.items())
         line = f"{_format_time(record.created)} {record.levelname} {_format_message(record)}{pairs}"
-        return "\\n".join(line.splitlines())
+        return _escape("\\n".join(line.splitlines()))
 
 
 class JsonFormatter(logging.Formatter):
@@ -95,10 +95,11 @@ class JsonFormatter(logging.Formatter):
         for key, value in _read_fields(record).items():
             entry[f"{key}_" if key in {"time", "level", "logger", "message"} else key] = value
         try:
-            return msgspec.json.encode(entry, enc_hook=str).decode()
+            return _escape(msgspec.json.encode(entry, enc_hook=str).decode())
         except (TypeError, ValueError, OverflowError, RecursionError):
             # A lone surrogate or an odd key: everything as text, what is no text replaced.
-            return msgspec.json.encode({_clean(key): _clean(value) for key, value in entry.items()}).decode()
+            clean = {_clean(key): _clean(value) for key, value in entry.items()}
+            return _escape(msgspec.json.encode(clean).decode())
 
 
 def _format_time(created_s: float) -> str:
@@ -130,6 +131,18 @@ def _quote(value: object) -> str:
     if text and text.isprintable() and _QUOTED.isdisjoint(text):
         return text
     return msgspec.json.encode(_clean(text)).decode()
+
+
+def _escape(line: str) -> str:
+    """Return the line with an escape, as JSON has it, for what a terminal or a reader of lines would obey."""
+    if line.isprintable():
+        return line
+    return "".join(letter if letter.isprintable() else _escape_letter(letter) for letter in line)
+
+
+def _escape_letter(letter: str) -> str:
+    units = letter.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[place : place + 4]}" for place in range(0, len(units), 4))
 
 
 def _clean(value: object) -> str:
