@@ -131,7 +131,7 @@ def test_wrong_keys_and_backends_that_are_away_are_failures_and_no_secret_is_sho
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        sinks = build_sinks(backends).replace(DATADOG_KEY, "wrong-datadog-key")
+        sinks = build_sinks(backends).replace(f":-{DATADOG_KEY}}}", ":-wrong-datadog-key}")
         sinks = sinks.replace(cloudwatch_stub.SECRET_ACCESS_KEY, "wrong-secret-access-key")
         sinks = sinks.replace(url_of(backends.http), f"http://127.0.0.1:{port}")
         config = write_config(nursery, sinks)
