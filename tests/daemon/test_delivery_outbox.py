@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.errors import PartialExportError, PermanentExportError, RetryableExportError, StoreError
 from aiokpl_metricsd.outbox import Outbox, Sealed
+from aiokpl_metricsd.sinks.contract import RepeatRule
 from tests.daemon.delivering.stored import Life, Wall, living, until
 from tests.daemon.fakes import ScriptedSink, build_snapshot, build_window, fields_of, hang, serve
 
@@ -511,3 +513,45 @@ async def test_the_last_success_and_the_last_error_outlive_the_daemon(tmp_path: 
     async with living(tmp_path / "a", serve(ScriptedSink(then=hang)), wall=Wall(2_000.0)) as life:
         ledger = life.delivery.ledgers["sink"]
         assert (ledger.last_success, ledger.last_error) == (1_000.0, "RetryableExportError: busy")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("rule", [RepeatRule.ADDS, RepeatRule.REPLACES])
+async def test_what_was_on_its_way_at_an_orderly_end_is_sent_again_and_counted_as_ambiguous(
+    tmp_path: Path, rule: RepeatRule
+) -> None:
+    sink, again = CuttingSink(then=hang), CuttingSink()
+    for each in (sink, again):
+        each.repeat_rule = rule
+    async with living(tmp_path / "a", serve(sink)) as life:
+        await life.hand_over(build_window(5))
+        await until(lambda: sink.calls)
+    async with living(tmp_path / "a", serve(again)) as life:
+        ledger = life.delivery.ledgers["sink"]
+        await until(lambda: not ledger.waiting)
+        assert (ledger.delivered, ledger.ambiguous) == (5, 2 if rule is RepeatRule.ADDS else 0)
+
+
+@pytest.mark.asyncio
+async def test_a_removal_that_the_end_cuts_off_is_stored_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = ScriptedSink(then=RetryableExportError())
+    async with living(tmp_path / "a", serve(sink, selection=Selection(interval_s=600))) as life:
+        await life.hand_over(build_window(2))
+        commit, has_begun, goes_on = life.outbox._store.commit, Event(), Event()
+
+        def wait(*arguments: Any) -> Any:  # noqa: ANN401 - as it is
+            has_begun.set()
+            assert goes_on.wait(10.0)
+            return commit(*arguments)
+
+        monkeypatch.setattr(life.outbox._store, "commit", wait)
+        removing = asyncio.ensure_future(life.delivery.remove("sink"))
+        await until(has_begun.is_set)
+        removing.cancel()
+        await asyncio.sleep(0)
+        goes_on.set()
+        ledger = life.delivery.ledgers["sink"]
+        await until(lambda: ledger.waiting)
+    assert (ledger.waiting, ledger.merging, ledger.dropped) == (2, 0, 0)

@@ -187,17 +187,10 @@ class Delivery:
             KeyError: there is no such sink.
         """
         route = self._routes[name]
-        async with self._intake.turn:
-            route.is_removed = True
-            await self._intake.store([(route, await route.flush())], None)
+        # Whoever waits may go away, as the daemon ends: what has begun is done to its end.
+        await asyncio.shield(self._release_held(route))
         await self._stop_worker(route, timeout_s)
-        async with self._intake.turn:
-            route.abandon(DropReason.REMOVED)
-            del self._routes[name]
-            if self._outbox is not None:
-                gone = RemovedSink(route.describe(), route.log, self._around.wall_clock())
-                await route.marks.store_all()
-                self._removed[name] = gone
+        await asyncio.shield(self._give_up(route))
         await self._note_sinks()
 
     async def replace(self, settings: SinkSettings, *, timeout_s: float = LEAVE_S) -> None:
@@ -280,6 +273,23 @@ class Delivery:
     async def _store_accounts(self) -> None:
         for route in self._routes.values():
             await route.marks.store_account()
+
+    async def _release_held(self, route: Route) -> None:
+        """Give nothing more to a sink than what it holds for a longer window."""
+        async with self._intake.turn:
+            route.is_removed = True
+            await self._intake.store([(route, await route.flush())], None)
+
+    async def _give_up(self, route: Route) -> None:
+        """Let a sink go, and leave its windows in the outbox."""
+        name = route.settings.name
+        async with self._intake.turn:
+            route.abandon(DropReason.REMOVED)
+            del self._routes[name]
+            if self._outbox is not None:
+                gone = RemovedSink(route.describe(), route.log, self._around.wall_clock())
+                await route.marks.store_all()
+                self._removed[name] = gone
 
     async def _note_sinks(self) -> None:
         if self._outbox is None:

@@ -377,8 +377,12 @@ class Worker:
         consignment, self._current = self._current, None
         if consignment is None:
             return
-        if self._is_exporting and self._settings.at_most_once:
+        batch = consignment.next_batch() if self._is_exporting else None
+        if batch is not None and self._settings.at_most_once:
             self._log.give_up(consignment.give_up())
+        elif batch is not None and self._settings.adds and consignment.stored is not None:
+            # The backend may have taken it, and the next daemon sends it again.
+            self._ledger.ambiguous += len(batch)
         self._marks.mark_at_end(consignment)
         if consignment.remaining_count:
             self.put(consignment)
