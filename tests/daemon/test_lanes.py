@@ -33,6 +33,7 @@ from aiokpl_metricsd.ledger import LaneEnd, LaneRefusal, Ledger
 from aiokpl_metricsd.listener import listen
 from aiokpl_metricsd.receiver import TURN_BYTES, Receiver
 from aiokpl_metricsd.receiving.acceptor import LaneLimits, build_limits
+from aiokpl_metricsd.receiving.admission import Admission
 from aiokpl_metricsd.receiving.front_door import FrontDoor
 from aiokpl_metricsd.receiving.lane import Lane
 from tests.daemon.loops import NewLoop, on_both_loops, run, until
@@ -47,7 +48,9 @@ ROWS = encode(EventsFrame([MetricEvent("m", 1.0, 0.0)]))
 class Station:
     """Lanes on a path of their own, wired as in the daemon but for what counts the events."""
 
-    def __init__(self, directory: str, limits: LaneLimits | None = None) -> None:
+    def __init__(
+        self, directory: str, limits: LaneLimits | None = None, admission: Admission | None = None
+    ) -> None:
         self.path = f"{directory}/s"
         self.listener = listen([self.path], mode=0o600, group=None, lane=True)
         self.ledger = Ledger()
@@ -59,7 +62,7 @@ class Station:
         assert self.listener.lane is not None
         self.lanes = Lanes(
             self.listener.lane, self.receiver, self.decoder, self.ledger, self.clock, self.take,
-            interval_s=60.0, daemon_id=DAEMON_ID, limits=limits,
+            interval_s=60.0, daemon_id=DAEMON_ID, limits=limits, admission=admission,
         )  # fmt: skip
         self.taken: list[tuple[int, int]] = []
         self.by_turn: list[Counter[int]] = [Counter()]
@@ -116,8 +119,8 @@ class Station:
 def open_station() -> Iterator[Callable[..., Station]]:
     with ExitStack() as stack:
 
-        def begin(limits: LaneLimits | None = None) -> Station:
-            station = Station(stack.enter_context(TemporaryDirectory()), limits)
+        def begin(limits: LaneLimits | None = None, admission: Admission | None = None) -> Station:
+            station = Station(stack.enter_context(TemporaryDirectory()), limits, admission)
             stack.callback(station.close)
             return station
 
@@ -677,3 +680,20 @@ def test_a_second_close_does_nothing_and_unread_lanes_are_counted(station: Stati
 def test_the_user_is_told_from_the_connection(station: Station) -> None:
     station.greet()
     assert station.lanes._by_user == {os.getuid(): 1}
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_a_lane_of_a_user_who_is_not_listed_is_refused_in_words(
+    open_station: Open, *, is_listed: bool
+) -> None:
+    uid = os.geteuid() if is_listed else os.geteuid() + 1
+    station = open_station(admission=Admission({uid}, (), lambda: 0.0))
+    producer = station.connect()
+    station.receiver.read_pass()
+    if is_listed:
+        assert station.ledger.lanes_accepted == 1
+        return
+    assert producer.read_ack() == Ack(0)
+    assert producer.receive() == b""
+    assert station.ledger.lanes_refused == {LaneRefusal.NOT_ALLOWED: 1}
+    assert station.ledger.lanes_accepted == 0

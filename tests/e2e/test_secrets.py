@@ -38,6 +38,16 @@ CANARIES = {
 }
 FILE_CANARY = "canary-11-file-5d1f"
 
+# A daemon with a fault of its own, in whose words a secret is.
+FAULT = """
+import sys
+from aiokpl_metricsd import process
+def run(configuration, *rest):
+    raise RuntimeError(configuration.sinks["a"].options["api_key"])
+process._run = run
+sys.exit(process.serve(*sys.argv[1:]))
+"""
+
 # How many `write_sinks` describes.
 SINKS = 7
 
@@ -272,3 +282,38 @@ def test_mistakes_in_the_configuration_show_no_secret(directory: Path) -> None:
         check_hidden(result.output)
         assert result.exit_code == 2, (table, result.output)
         assert "[sinks.a" in result.output
+
+
+def test_the_check_warns_of_a_secrets_file_that_everybody_may_read_and_shows_nothing_of_it(
+    directory: Path,
+) -> None:
+    path, secret = directory / "c.toml", directory / "key"
+    secret.write_text(FILE_CANARY, encoding="utf-8")
+    path.write_text(f'[sinks.a]\ntype = "datadog"\napi_key_file = "{secret}"\n', encoding="utf-8")
+    said: dict[int, str] = {}
+    for mode in (0o644, 0o640):
+        secret.chmod(mode)
+        result = CliRunner().invoke(app, ["check", "--config", str(path)], env=ENVIRON)
+        assert result.exit_code == 0
+        check_hidden(result.output)
+        said[mode] = result.stderr
+    assert f'warning: {path}: [sinks.a] api_key: the content of the file "{secret}" is open' in said[0o644]
+    assert said[0o640] == ""
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_an_error_that_nobody_expected_ends_the_daemon_with_a_line_that_shows_no_secret(
+    nursery: Nursery, log_format: str
+) -> None:
+    path = nursery.directory / "c.toml"
+    path.write_text(
+        f'[ingest]\nsocket = "{nursery.directory}/s"\n[sinks.a]\ntype = "datadog"\n'
+        'api_key = "${CANARY_DD_API}"\n',
+        encoding="utf-8",
+    )
+    daemon = nursery.start_python("-c", FAULT, str(path), log_format, environ={**ENVIRON, **CANARIES})
+    assert daemon.wait() == 1
+    check_hidden(daemon.stderr)
+    assert "ended by an error that nobody expected" in daemon.stderr
+    assert "RuntimeError: ***" in daemon.stderr
+    assert len(daemon.stderr.splitlines()) == 1
