@@ -205,7 +205,7 @@ def test_acks_of_a_daemon_that_died_with_unread_frames_count(
     wait_for(lambda: client.statistics().events_unacknowledged == 0, "the ack")
     outbound = client._sender._outbound
     # The thread stands still: an ack comes, two frames stay unread, and then the daemon dies.
-    with client._sender._lock:
+    with client._sender._exclusive._lock:
         client.put("n")
         outbound.drain(all_of_it=True)
         assert not outbound.send()

@@ -140,7 +140,7 @@ def test_an_absent_daemon_is_logged_once_a_minute(
         assert not client.flush(0.0)
     wait_for(lambda: caplog.records, "the report")
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    monkeypatch.setattr(client._sender, "_next_log", 0.0)
+    monkeypatch.setattr(client._sender._complaint, "_next_at", 0.0)
     assert not client.flush(0.0)
     assert len(caplog.records) == 2
 

@@ -20,6 +20,7 @@ from tests.support.child import Nursery
 from tests.support.daemon import DaemonProcess
 from tests.support.models import Models
 from tests.support.polling import wait_for
+from tests.support.rows import read_rows
 
 # A busy machine gets more than the second.
 FOUND_S = 15.0
@@ -249,3 +250,33 @@ assert metrics.statistics().problem == ""
     assert child.wait() == 0, child.stderr
     assert child.stderr.count("\n") == 1
     assert models.stop() == {"n": 1}
+
+
+def test_a_process_that_ends_while_its_daemon_is_restarted_waits_for_the_next_one(nursery: Nursery) -> None:
+    models = Models(nursery)
+    go = nursery.directory / "go"
+    child = models.start(
+        """
+metrics.put("n")
+assert metrics.flush()
+print("flushed", flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.005)
+metrics.put("n")
+""",
+        str(go),
+    )
+    wait_for(lambda: child.stdout or not child.is_running(), "the child")
+    models.daemon.stop(signal.SIGKILL)
+    go.touch()
+    # Half a second is what it would wait for one that has never been there; a busy machine needs more.
+    daemon = models.start_daemon(name="second")
+    assert child.wait() == 0
+    assert child.stderr.count("\n") <= 1
+    assert daemon.stop() == 0
+    assert read_first(nursery) + daemon.count_events() == 2
+
+
+def read_first(nursery: Nursery) -> int:
+    """Return what the first daemon's windows have."""
+    return sum(row.count for row in read_rows(nursery.directory / "daemon.jsonl"))

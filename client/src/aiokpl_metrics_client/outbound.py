@@ -19,6 +19,7 @@ from aiokpl_metrics_client.encoder import (
     Encoder,
 )
 from aiokpl_metrics_client.folding import Fold
+from aiokpl_metrics_client.progress import Mark, Progress
 from aiokpl_metrics_client.statistics import DropReason, State
 from aiokpl_metrics_client.transport import Outcome, Transport, Way
 from aiokpl_metrics_protocol import AckFrame, HelloFrame
@@ -53,39 +54,6 @@ _CHUNK_BUFFERS = 100
 # More events of one series are looked at in parts, each of which is encoded or folded: a tight loop records
 # half a million in a tenth of a second.
 _MAX_PART_EVENTS = 65_536
-
-
-class Progress(NamedTuple):
-    """How far the frames have come. Replaced whole, so that a reader in any thread sees counts that agree."""
-
-    frames_made: int = 0
-    frames_sent: int = 0
-    events_sent: int = 0
-    bytes_sent: int = 0
-    # Of frames that wait; what is folded waits beside them.
-    events_pending: int = 0
-    bytes_pending: int = 0
-    events_in_fold: int = 0
-    bytes_in_fold: int = 0
-    # All that was ever folded.
-    events_folded: int = 0
-    events_unacknowledged: int = 0
-    bytes_unacknowledged: int = 0
-    events_given_up: int = 0
-    is_journaled: bool = False
-    events_overflowed: int = 0
-    # Dropped here, for want of room, or because the system cannot send them: what a flush could not hand
-    # over.
-    events_without_room: int = 0
-    events_unsendable: int = 0
-    events_too_large: int = 0
-
-
-class Mark(NamedTuple):
-    """What was encoded or folded at some moment: frames up to `sequence`, and the fold after `unfolds`."""
-
-    sequence: int
-    unfolds: int | None
 
 
 class _Outgoing(NamedTuple):
@@ -230,14 +198,7 @@ class Outbound:
         self._unfolds += 1
         if events:
             self.drops.add(reason, events)
-        progress = self.progress
-        self.progress = progress._replace(
-            events_pending=0,
-            bytes_pending=0,
-            events_in_fold=0,
-            bytes_in_fold=0,
-            events_unsendable=progress.events_unsendable + events,
-        )
+        self.progress = self.progress.after_discarding(events)
 
     def recount(self) -> None:
         """Count anew what waits: a Ctrl-C came between a step and its count."""
@@ -344,15 +305,8 @@ class Outbound:
         self.progress = self.progress._replace(events_in_fold=0, bytes_in_fold=0)
 
     def _enqueue(self, frame: EncodedFrame, *, folded: bool = False) -> None:
-        progress = self.progress
-        sequence = progress.frames_made + 1
-        self._pending.append(_Outgoing(sequence, frame.data, frame.events))
-        self.progress = progress._replace(
-            frames_made=sequence,
-            events_pending=progress.events_pending + frame.events,
-            bytes_pending=progress.bytes_pending + len(frame.data),
-            events_in_fold=progress.events_in_fold - (frame.events if folded else 0),
-        )
+        self._pending.append(_Outgoing(self.progress.frames_made + 1, frame.data, frame.events))
+        self.progress = self.progress.after_making(frame.events, len(frame.data), folded=folded)
 
     # ---- to the daemon
 
@@ -414,12 +368,7 @@ class Outbound:
             frame = frames.popleft()
             events += frame.events
             size += len(frame.data)
-        progress = self.progress
-        self.progress = progress._replace(
-            is_journaled=ack.journaled,
-            events_unacknowledged=progress.events_unacknowledged - events,
-            bytes_unacknowledged=progress.bytes_unacknowledged - size,
-        )
+        self.progress = self.progress.after_ack(events, size, is_journaled=ack.journaled)
         if ack.refused:
             self.transport.problem = f"the daemon has refused {ack.refused} frames on this lane"
 
@@ -446,13 +395,7 @@ class Outbound:
         self._unacknowledged.clear()
         self._resend = 0
         self._no_lane_since = None
-        progress = self.progress
-        self.progress = progress._replace(
-            events_unacknowledged=0,
-            bytes_unacknowledged=0,
-            events_given_up=progress.events_given_up + events,
-            events_unsendable=progress.events_unsendable + events,
-        )
+        self.progress = self.progress.after_giving_up(events)
 
     def _count_sent(self, frame: _Outgoing) -> None:
         is_kept = self.transport.way is Way.LANE
@@ -461,29 +404,12 @@ class Outbound:
         else:
             # The front door tells nothing of the daemon, which may be another one by now.
             self._interval_s = 0.0
-        size = len(frame.data)
-        progress = self.progress
-        self.progress = progress._replace(
-            frames_sent=progress.frames_sent + 1,
-            events_sent=progress.events_sent + frame.events,
-            bytes_sent=progress.bytes_sent + size,
-            events_pending=progress.events_pending - frame.events,
-            bytes_pending=progress.bytes_pending - size,
-            events_unacknowledged=progress.events_unacknowledged + (frame.events if is_kept else 0),
-            bytes_unacknowledged=progress.bytes_unacknowledged + (size if is_kept else 0),
-            is_journaled=progress.is_journaled and is_kept,
-        )
+        self.progress = self.progress.after_sending(frame.events, len(frame.data), is_kept=is_kept)
 
     def _count_too_large(self, frame: _Outgoing) -> None:
         # The transport asks for a send buffer that holds two frames, so this system allows none that large.
         self.transport.problem = "the system's send buffer is too small for a frame; raise net.core.wmem_max"
-        progress = self.progress
-        self.progress = progress._replace(
-            events_pending=progress.events_pending - frame.events,
-            bytes_pending=progress.bytes_pending - len(frame.data),
-            events_unsendable=progress.events_unsendable + frame.events,
-            events_too_large=progress.events_too_large + frame.events,
-        )
+        self.progress = self.progress.after_refusal(frame.events, len(frame.data))
 
 
 __all__ = [
@@ -492,7 +418,5 @@ __all__ = [
     "MAX_PENDING_BYTES",
     "MAX_UNACKNOWLEDGED_BYTES",
     "NO_LANE_S",
-    "Mark",
     "Outbound",
-    "Progress",
 ]

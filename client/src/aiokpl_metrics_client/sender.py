@@ -7,16 +7,18 @@ second; and meanwhile it goes on collecting. Where no thread can start, whoever 
 """
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 from aiokpl_metrics_client import process
 from aiokpl_metrics_client.buffers import BufferTable
+from aiokpl_metrics_client.complaint import Complaint, warn
+from aiokpl_metrics_client.exclusive import Exclusive
 from aiokpl_metrics_client.instruments import Append
-from aiokpl_metrics_client.outbound import Mark, Outbound
+from aiokpl_metrics_client.outbound import Outbound
+from aiokpl_metrics_client.progress import Mark
 from aiokpl_metrics_client.statistics import ClientStatistics, DropReason, State
 from aiokpl_metrics_client.transport import LANE_VARIABLE, Transport
 
@@ -27,14 +29,10 @@ DRAIN_INTERVAL_S = 0.1
 _IDLE_DRAINS = 10
 _RETRY_S = 0.2
 _RETIRE_INTERVAL_S = 10.0
-_LOG_INTERVAL_S = 60.0
 
 # How long `flush` waits before it looks again: for a socket that is full, for a daemon that is not there.
 _FULL_POLL_S = 0.05
 _AWAY_POLL_S = 0.02
-
-# The same, for another thread that is at work.
-_TURN_POLL_S = 0.002
 
 # A client that was let go without `close` sends for this long what it still has.
 _LINGER_S = 5.0
@@ -72,17 +70,13 @@ class Sender:
         self._serves_itself = False
         self._end_by = 0.0
         self._next_retire = 0.0
-        self._next_log = 0.0
-        self._problem = ""
+        self._complaint = Complaint()
         self._hindrance = ""
         self._begin()
 
     def _begin(self) -> None:
         """Make what belongs to one process: its locks, its producer's number, its counts."""
-        # Re-entrant, and with the thread that is at work: a signal handler or a finalizer that comes while
-        # its own thread drains must neither wait for that thread nor drain in the midst of it.
-        self._lock = threading.RLock()
-        self._worker = 0
+        self._exclusive = Exclusive()
         self._start_lock = threading.RLock()
         self._is_starting = False
         # Held until somebody wakes the thread. No `Event`: its `set` waits for a lock, for ever if a
@@ -166,7 +160,9 @@ class Sender:
             self._thread = None
             # At its end the interpreter starts none either, and flushes: nothing to speak of.
             if threading.main_thread().is_alive():
-                self._hindrance = self._problem = f"no thread can start ({error}); whoever records sends"
+                self._hindrance = self._complaint.problem = (
+                    f"no thread can start ({error}); whoever records sends"
+                )
             self._next_start = time.monotonic() + _START_INTERVAL_S
             self._serve_by(self._build_serving)
         except BaseException:
@@ -198,7 +194,7 @@ class Sender:
         On a lane that is when the daemon has acknowledged it, on the front door when the kernel took it.
         """
         self.check_process()
-        if self._outbound.state is State.CLOSED:
+        if self._own_outbound.state is State.CLOSED and self._redirected_to is None:
             # Nothing is kept any more, and nobody would close another socket.
             return True
         if self._thread is None and len(self.table) > 0:
@@ -329,30 +325,9 @@ class Sender:
         self._work(self._try_turn, 0.0)
 
     def _work(self, do: Callable[[], bool], timeout_s: float | None) -> bool | None:
-        """Do something alone. None where that is not done: time is up, or this very thread is at work.
-
-        A Ctrl-C may come anywhere in here; then the lock is free again, which only `with` makes certain.
-        """
-        thread = threading.get_ident()
-        deadline = time.monotonic() + (0.0 if timeout_s is None else timeout_s)
-        while timeout_s is not None and self._worker not in (0, thread):
-            # Whoever is at work has the lock for one drain.
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return None
-            time.sleep(min(left, _TURN_POLL_S))
-        with self._lock:
-            if self._worker == thread:
-                return None
-            try:
-                self._worker = thread
-                done = do()
-            except BaseException:
-                self._outbound.recount()
-                raise
-            finally:
-                self._worker = 0
-        # With the lock given back: a log handler may do anything, even record metrics.
+        """Do something alone. None where that is not done: time is up, or this very thread is at work."""
+        done = self._exclusive.run(do, timeout_s, self._outbound.recount)
+        # Not alone: a log handler may do anything, even record metrics.
         self._log()
         return done
 
@@ -366,7 +341,7 @@ class Sender:
         try:
             return self._turn()
         except Exception as error:  # noqa: BLE001 - whatever happens, the next events want a sender
-            self._problem = f"a drain failed: {error!r}"
+            self._complaint.problem = f"a drain failed: {error!r}"
             return False
 
     def _turn(self) -> bool:
@@ -388,9 +363,11 @@ class Sender:
     def _send(self, outbound: Outbound) -> bool:
         sent_all = outbound.send()
         if outbound.state is State.AWAY:
-            self._problem = f"{outbound.transport.problem}; events are kept and sent once it is there"
+            self._complaint.problem = (
+                f"{outbound.transport.problem}; events are kept and sent once it is there"
+            )
         elif outbound.state is not State.HELD_BACK:
-            self._problem = outbound.transport.problem
+            self._complaint.problem = outbound.transport.problem
         return sent_all
 
     def _try_end(self, timeout_s: float) -> None:
@@ -439,25 +416,8 @@ class Sender:
     def _log(self) -> None:
         """Log each mistake once, and the problem there is at most once a minute."""
         for mistake in self._outbound.drops.take_untold():
-            _warn(mistake)
-        problem = self._problem
-        if not problem or time.monotonic() < self._next_log:
-            return
-        self._next_log = time.monotonic() + _LOG_INTERVAL_S
-        self._problem = ""
-        _warn(problem)
-
-
-def _warn(text: str) -> None:
-    # Not imported here, for the reason that `process` gives. Who has not imported it has no handler.
-    logging: Any = sys.modules.get("logging")
-    try:
-        if hasattr(logging, "getLogger"):
-            logging.getLogger("aiokpl_metrics_client").warning("metrics: %s", text)
-        else:
-            sys.stderr.write(f"metrics: {text}\n")
-    except Exception:  # noqa: BLE001 - neither a log handler nor a closed stream may end the sender
-        return
+            warn(mistake)
+        self._complaint.say()
 
 
 def _until_next_second() -> float:
