@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from aiokpl_metricsd.config import load
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.examining import examination
 from aiokpl_metricsd.examining.examination import CHECKS, Found, Subject, examine, refuse
-from aiokpl_metricsd.examining.finding import Finding, Outcome, find_ok
+from aiokpl_metricsd.examining.finding import Finding, Outcome, find_ok, find_worst
 
 SINK = '[sinks.nothing]\ntype = "null"\n'
 
@@ -53,6 +54,18 @@ def test_no_check_shows_what_a_variable_keeps_secret(tmp_path: Path, monkeypatch
     )
     subject = build_subject(tmp_path, environ={"DD_API_KEY": "s3cr3t-value", "HOME": "bad"})
     assert examine(subject)[0].finding.message == "403: bad key ***"
+
+
+def test_a_secret_in_a_file_that_is_open_to_all_is_a_warning(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("0123456789abcdef")
+    text = f'[sinks.dd]\ntype = "datadog"\napi_key_file = "{key}"\nendpoint_url = "http://127.0.0.1:9"\n'
+    for mode, outcome in ((0o644, Outcome.WARNING), (0o600, Outcome.OK)):
+        key.chmod(mode)
+        found = examine(replace(build_subject(tmp_path, text), is_offline=True))
+        of_configuration = [each.finding for each in found if each.check == "configuration"]
+        assert find_worst(of_configuration) is outcome
+        assert "0123456789abcdef" not in str(found)
 
 
 def test_what_needs_http_is_missed_where_that_is_not_installed(

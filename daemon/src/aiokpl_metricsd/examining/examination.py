@@ -19,7 +19,7 @@ from aiokpl_metricsd.configuring.interpolation import is_secret_key
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.examining import account, clock, ingest, kernel, memory, storage
 from aiokpl_metricsd.examining.backend import Examined, examine_sink, hide_secrets
-from aiokpl_metricsd.examining.finding import Finding, fail, find_ok
+from aiokpl_metricsd.examining.finding import Finding, fail, find_ok, warn
 from aiokpl_metricsd.receiving.acceptor import MAX_LANES, build_limits
 from aiokpl_metricsd.serving.door import check_installed
 
@@ -136,6 +136,9 @@ def _check_configuration(subject: Subject) -> Iterator[Finding]:
     configuration = subject.configuration
     sinks = ", ".join(f"{name} ({options.type})" for name, options in configuration.sinks.items())
     yield find_ok(f"windows of {configuration.interval_s} s, sinks: {sinks}")
+    for options in configuration.sinks.values():
+        for warning in options.warnings:
+            yield warn(warning, "in Kubernetes set defaultMode: 0440 on the volume of the secret")
     try:
         check_installed(configuration.http.listen)
         if any(options.type == "prometheus" for options in configuration.sinks.values()):
