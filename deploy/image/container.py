@@ -7,7 +7,6 @@ itself is what is run: entry point, environment, user and health check.
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from aiokpl_metricsd.healthcheck import connect
 from deploy.image.engine import Image
 
 __all__ = ["Container", "can_connect"]
@@ -29,11 +29,12 @@ RUN, STATE, CONFIGURATION = "/run/aiokpl-metricsd", "/var/lib/aiokpl-metricsd", 
 _NAMESPACES = ("--mount", "--pid", "--ipc", "--uts", "--propagation=private")
 _UNSHARE = ("unshare", *_NAMESPACES, "--fork", "--kill-child")
 
-# Arguments: the image's root, the container's directory, the user, the group, then the command.
+# Arguments: the image's root, the container's directory, then the variables and the command. The image's
+# shells are taken away: nothing may need one.
 _SCRIPT = """
 set -eu
-root=$1 own=$2 user=$3 group=$4
-shift 4
+root=$1 own=$2
+shift 2
 mount --bind "$root" "$own/root"
 mount -o remount,bind,ro,nosuid "$own/root"
 mount --bind "$own/run" "$own/root/run/aiokpl-metricsd"
@@ -42,8 +43,10 @@ mount --bind "$own/etc" "$own/root/etc/aiokpl-metricsd"
 mount -o remount,bind,ro "$own/root/etc/aiokpl-metricsd"
 mount --bind /dev "$own/root/dev"
 mount -t proc proc "$own/root/proc"
-chroot=$(command -v chroot)
-exec setpriv --no-new-privs "$chroot" --userspec="$user:$group" --groups= "$own/root" "$@"
+for shell in "$own"/root/usr/bin/dash "$own"/root/usr/bin/bash; do
+    [ ! -e "$shell" ] || mount --bind /dev/null "$shell"
+done
+exec setpriv --no-new-privs env -i "$@"
 """
 
 
@@ -83,8 +86,12 @@ class Container:
         self.run = directory / "run"
         self.environ = dict(each.split("=", 1) for each in image.config["Env"]) | (environ or {})
         self.started = 0.0
-        command = [*_UNSHARE, "sh", "-c", _SCRIPT, "sh", str(image.root), str(directory), user, group]
-        command += ["env", "-i", *_join(self.environ), *image.config["Entrypoint"], *arguments]
+        self._cpu_before_s = 0.0
+        command = [*_UNSHARE, "sh", "-c", _SCRIPT, "sh", str(image.root), str(directory)]
+        command += [f"{key}={value}" for key, value in self.environ.items()]
+        # By its path: with the image's variables it is not found.
+        command += [shutil.which("chroot") or "chroot", f"--userspec={user}:{group}", "--groups="]
+        command += [str(directory / "root"), *image.config["Entrypoint"], *arguments]
         with (directory / "out").open("wb") as out, (directory / "err").open("wb") as err:
             self._process = _start(command, out, err)
 
@@ -124,7 +131,8 @@ class Container:
                 children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
                 pid = int(children.read_text().split()[0])
                 if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0] == name:
-                    self.started = self.started or time.monotonic()
+                    if not self.started:
+                        self.started, self._cpu_before_s = time.monotonic(), _read_cpu_s(pid)
                     return pid
             time.sleep(_POLL_S)
         raise RuntimeError(f"the container did not start: {self.stderr}")
@@ -155,13 +163,12 @@ class Container:
         raise KeyError(name)
 
     def read_cpu_s(self) -> float:
-        """Return the CPU time of process 1, since it was forked."""
-        return int(Path(f"/proc/{self.find_pid()}/schedstat").read_text().split()[0]) / 1e9
+        """Return the CPU time of process 1, while it has one thread, since it started."""
+        return _read_cpu_s(self.find_pid()) - self._cpu_before_s
 
     def execute(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Run a command in it, as its user, and wait for the end."""
         user, _, group = self._image.config["User"].partition(":")
-        # By its path: in the container's environment it is not found.
         enter = [shutil.which("nsenter") or "nsenter", f"--target={self.find_pid()}"]
         enter += ["--mount", "--pid", "--root", "--wd", f"--setuid={user}", f"--setgid={group}"]
         return subprocess.run(
@@ -194,16 +201,15 @@ class Container:
 
 def can_connect(path: Path) -> bool:
     """Tell whether somebody listens at a path."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
+    try:
+        connect(str(path))
+    except OSError:
+        return False
     return True
 
 
-def _join(environ: dict[str, str]) -> list[str]:
-    return [f"{key}={value}" for key, value in environ.items()]
+def _read_cpu_s(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def _start(command: Sequence[str], out: IO[bytes], err: IO[bytes]) -> subprocess.Popen[bytes]:

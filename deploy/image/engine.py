@@ -4,7 +4,6 @@ Images are kept in a store of our own, so that neither the machine's are touched
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 __all__ = ["Engine", "Image", "find_missing_tools", "read_pip_settings", "write_secrets"]
 
@@ -47,10 +47,11 @@ class Engine:
         """Take overlays where the store can have them: else every step copies the whole image."""
         store.mkdir(parents=True, exist_ok=True)
         self._command = ["buildah"]
-        self._run_root = Path(tempfile.gettempdir(), f"aiokpl-metricsd-image-{os.getuid()}")
+        # What does not outlive the machine; two stores must not share it.
+        run = Path(tempfile.gettempdir(), f"aiokpl-metricsd-image-{crc32(bytes(store.resolve())):08x}")
         for driver in ("overlay", "vfs"):
             self._command = [
-                *("buildah", "--root", str(store / driver), "--runroot", str(self._run_root / driver)),
+                *("buildah", "--root", str(store / driver), "--runroot", str(run / driver)),
                 f"--storage-driver={driver}",
             ]
             if subprocess.run([*self._command, "images"], capture_output=True, check=False).returncode == 0:

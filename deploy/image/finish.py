@@ -50,6 +50,8 @@ _INSTALLERS = (
 
 def main() -> None:
     """Finish the image."""
+    # It would be compared with dates that an image may not keep.
+    sys.dont_write_bytecode = True
     import_everything()
     print(f"compiled {compile_library()} modules of the standard library")
     for path in list_installers(sys.base_prefix):
@@ -108,6 +110,8 @@ def list_installers(prefix: str) -> Iterator[Path]:
             yield from Path(place).glob(name)
     library = sysconfig.get_path("stdlib", "posix_prefix", {"installed_base": prefix})
     yield from Path(library).glob("ensurepip")
+    # Debian's, of the package python3-pip-whl.
+    yield from Path(prefix, "share").glob("python-wheels")
     for name in ("pip", "pip3", "pip3.*", "pip-3*", "wheel"):
         yield from Path(prefix, "bin").glob(name)
 

@@ -228,6 +228,7 @@ def test_what_installs_packages_is_found_where_python_and_debian_keep_it(
         f"{library}/site-packages/setuptools/__init__.py",
         f"{library}/ensurepip/__init__.py",
         "lib/python3/dist-packages/wheel/__init__.py",
+        "share/python-wheels/pip-23.0-py3-none-any.whl",
         "bin/pip3",
     ]
     others = [f"{library}/site-packages/piper.py", f"{library}/venv/__init__.py", "bin/python3"]
@@ -248,3 +249,18 @@ def test_everything_that_the_daemon_may_import_can_be_imported() -> None:
     imported = set(done.stdout.split())
     assert {"aiokpl_metricsd.serving.http", "aiokpl_metricsd.sinks.otlp.grpc", "grpc.aio"} <= imported
     assert not {name for name in imported if name.startswith("aiokpl_metricsd.testing")}
+
+
+def test_of_the_standard_library_what_is_imported_is_compiled_once(tmp_path: Path) -> None:
+    code = "from deploy.image.finish import compile_library; print(compile_library(), compile_library())"
+    # As on a base that has sources alone.
+    environ = {"PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
+    )
+    first, second = map(int, done.stdout.split())
+    assert first > second == 0
+    compiled = list(tmp_path.rglob("py_compile.*.pyc"))
+    assert len(compiled) == 1
+    # PEP 552: hash-based, and not compared with the source.
+    assert compiled[0].read_bytes()[4:8] == b"\1\0\0\0"

@@ -5,7 +5,7 @@
 0 is yes, 1 is no, and one line on standard error says why. Without `--ask` it connects to the socket of the
 front door, which costs the daemon nothing; with it, `admin.sock` beside that one is asked, as `/healthz` or
 `/readyz`, whose first request has the daemon import what serves HTTP. A container runs this every few
-seconds, so of all packages it imports `socket` alone, and takes the time of an empty interpreter.
+seconds, so it imports `socket` and nothing else, and takes little more than an interpreter that does nothing.
 """
 
 import os
