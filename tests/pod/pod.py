@@ -8,6 +8,7 @@ at once: the kubelet's own waiting, 10 s before a second restart, is left out.
 
 import compileall
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -89,6 +90,15 @@ class Container(Child):
     def send_signal(self, number: int) -> None:
         """Send its process 1 a signal, as a kubelet does."""
         os.kill(self.pid, number)
+
+    def end(self) -> None:
+        """End it by force, if it still runs."""
+        # --kill-child is forgotten when the child becomes another user.
+        if self.is_running():
+            with suppress(AssertionError, ProcessLookupError):
+                self.send_signal(signal.SIGKILL)
+                self.wait()
+        super().end()
 
 
 class Pod:

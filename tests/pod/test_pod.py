@@ -1,6 +1,7 @@
 """A pod of namespaces keeps its containers as apart, and as poor, as a container runtime does."""
 
 import sys
+from pathlib import Path
 
 import msgspec
 
@@ -69,6 +70,14 @@ def test_what_is_in_memory_is_gone_with_the_pod_and_was_never_seen_outside() -> 
         (pod.state.seen / "file").touch()
         assert (pod.state.path / "file").exists()
     assert not pod.run.seen.exists()
+
+
+def test_nothing_that_runs_outlives_its_pod() -> None:
+    with open_life() as life:
+        life.begin()
+        running = [life.daemon.pid, life.service.pid]
+        assert all(Path(f"/proc/{pid}").exists() for pid in running)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in running)
 
 
 def test_the_manifests_startup_probe_lets_the_service_start_when_the_socket_is_there_and_not_before() -> None:
