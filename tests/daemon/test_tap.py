@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from aiokpl_metrics_protocol import (
+    SUMMED_GAUGE,
     Column,
     MetricEvent,
     MetricsLevel,
@@ -72,6 +73,19 @@ def test_a_column_of_equal_values_is_recorded_up_to_the_bound_and_the_rest_withh
     send(aggregator, tap, Column(encode_series(SERIES), int(NOW), 1.0, MAX_EVENTS_PER_COLUMN + 7))
     assert len(recorder.events) == MAX_EVENTS_PER_COLUMN
     assert tap.outlets[0].withheld == 7
+
+
+def test_an_event_of_a_summed_gauge_says_that_it_is_one() -> None:
+    aggregator, tap, (recorder,) = build(Selection())
+    for producer, value in ((1, 3.0), (2, 4.0)):
+        column = Column(encode_series(Series("open", SUMMED_GAUGE)), int(NOW), value)
+        aggregator.add_columns([column], NOW, producer)
+        tap.record_columns([column])
+    assert [(event.name, event.value, event.kind) for event in recorder.events] == [
+        ("open", 3.0, "gauge_sum"),
+        ("open", 4.0, "gauge_sum"),
+    ]
+    assert tap.outlets[0].withheld == 0
 
 
 def test_a_row_keeps_its_own_time_and_one_without_is_of_now() -> None:

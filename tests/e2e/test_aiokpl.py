@@ -1,5 +1,6 @@
 """A real aiokpl producer puts records into a Kinesis emulator; the daemon's windows agree with its view."""
 
+import asyncio
 from collections.abc import Iterator
 
 import aiokpl
@@ -79,6 +80,29 @@ def test_the_windows_agree_with_the_view_of_a_synchronous_producer(
         results = [outcome.wait(timeout=OUTCOME_TIMEOUT_S) for outcome in outcomes]
     assert all(result.success for result in results)
     check_agreement(daemon, sink, inner.metrics, level)
+
+
+@pytest.mark.asyncio
+async def test_at_level_none_neither_producer_sends_anything(nursery: Nursery, kinesis: str) -> None:
+    daemon = DaemonProcess(nursery).wait_until_accepting()
+    sink = MetricsdSink(daemon.socket_path)
+    config = build_config(kinesis, sink, aiokpl.MetricsLevel.NONE)
+    async with aiokpl.Producer(config) as producer:
+        outcome = await producer.put_record(stream=STREAM, partition_key="key", data=DATA)
+        assert (await outcome.wait()).success
+
+    def put() -> None:
+        with aiokpl.SyncProducer(config) as producer:
+            outcome = producer.put_record(stream=STREAM, partition_key="key", data=DATA)
+            assert outcome.wait(timeout=OUTCOME_TIMEOUT_S).success
+
+    await asyncio.to_thread(put)
+    assert sink.client.flush()
+    statistics = sink.client.statistics()
+    assert (statistics.state, statistics.series, statistics.dropped) == ("idle", 0, {})
+    sink.client.close()
+    assert daemon.stop() == 0
+    assert (daemon.rows(), daemon.ledger.datagrams_received) == ([], 0)
 
 
 def build_config(endpoint: str, sink: MetricsdSink, level: aiokpl.MetricsLevel) -> aiokpl.Config:

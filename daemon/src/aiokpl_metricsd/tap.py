@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from aiokpl_metrics_protocol import Column, MetricEvent, Row
+from aiokpl_metrics_protocol import SUMMED_GAUGE, Column, MetricEvent, Row
 from aiokpl_metricsd.aggregating.registry import Alias, Registry
 from aiokpl_metricsd.delivering.selection import Selection
 from aiokpl_metricsd.log import Throttle
@@ -79,7 +79,7 @@ class Tap:
             self._record(alias, row.timestamp or now, [row.value], 1)
 
     def _record(self, alias: Alias, timestamp: float, values: list[float], count: int) -> None:
-        entry = self._registry.by_alias.get(alias)
+        entry = self._registry.find(alias)
         for outlet in self.outlets:
             if entry is None:
                 # Refused, or in an overflow series: it has no series of its own that could be named.
@@ -88,7 +88,7 @@ class Tap:
             if not outlet.selection.admits(entry.name):
                 continue
             dimensions = outlet.selection.keep_dimensions(entry.dimensions)
-            kind, unit = entry.kind.value, entry.unit
+            kind, unit = SUMMED_GAUGE if entry.is_summed else entry.kind.value, entry.unit
             recorded = 0
             for value in values:
                 if value - value != 0.0:

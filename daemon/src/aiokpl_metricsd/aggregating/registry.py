@@ -139,13 +139,10 @@ class Registry:
         Raises:
             ProtocolError: the dimensions of a row do not decode.
         """
-        known = self.by_alias.get(alias)
+        known = self.find(alias)
         if known is not None:
-            # It was new at the beginning of its frame, and came there before.
+            # It was new at the beginning of its frame, and came there before; or it is a summed gauge.
             return known
-        summed = self._summed.get(alias)
-        if summed is not None:
-            return summed[0]
         if isinstance(alias, tuple):
             name, dimensions, kind, unit = alias
             return self._resolve(alias, Series(name, kind, unit, decode_dimensions(dimensions)))
@@ -154,6 +151,13 @@ class Registry:
         except ProtocolError:
             return Reason.SERIES_UNREADABLE
         return self._resolve(alias, series)
+
+    def find(self, alias: Alias) -> Entry | None:
+        """Return the series that is remembered under an alias, or None."""
+        entry = self.by_alias.get(alias)
+        if entry is None and alias in self._summed:
+            return self._summed[alias][0]
+        return entry
 
     def number_source(self, alias: Alias) -> int:
         """Return a number for what a producer names, of 63 bits: the same for each daemon and each spelling.
