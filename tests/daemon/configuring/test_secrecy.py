@@ -51,6 +51,7 @@ def test_what_only_looks_like_a_secret_may_be_written(key: str) -> None:
         ('type = "datadog"\nproxy = "http://me:hunter2@p"', 'proxy: {} or proxy_file = "path"'),
         ('type = "opentelemetry"\nheaders = { x-api-key = "hunter2" }', ".headers] x-api-key: {}"),
         ('type = "tests.daemon.acme:AcmeSink"\npasswords = ["hunter2"]', "passwords: {}"),
+        ('type = "tests.daemon.acme:AcmeSink"\n[[sinks.a.to]]\ntoken = "hunter2"', ".to] token: {}"),
     ],
 )
 def test_a_secret_that_is_written_out_is_refused_in_words_that_do_not_show_it(

@@ -48,14 +48,14 @@ def refuse_written(table: Mapping[str, object], place: Place, *, is_top: bool = 
         ConfigurationError: one is. The message does not show it.
     """
     for key, value in table.items():
-        if isinstance(value, dict):
-            refuse_written(cast("dict[str, object]", value), place.below(key), is_top=False)
-            continue
-        if any(_is_written(key, text) for text in _list_items(value)):
-            way = f' or {quote_key(key + FILE_SUFFIX)} = "path"' if is_top else ""
-            raise place.error(
-                f'a secret does not belong in this file; write "${{NAME}}"{way}', quote_key(key)
-            )
+        for item in _list_items(value):
+            if isinstance(item, dict):
+                refuse_written(cast("dict[str, object]", item), place.below(key), is_top=False)
+            elif _is_written(key, item):
+                way = f' or {quote_key(key + FILE_SUFFIX)} = "path"' if is_top else ""
+                raise place.error(
+                    f'a secret does not belong in this file; write "${{NAME}}"{way}', quote_key(key)
+                )
 
 
 def _list_items(value: object) -> "list[object]":
@@ -71,14 +71,13 @@ def _is_written(key: str, value: object) -> bool:
 def collect_hidden(table: Mapping[str, object]) -> Iterator[str]:
     """Yield what no line of the log may show out of a sink's table: what key or form call secret."""
     for key, value in table.items():
-        if isinstance(value, dict):
-            yield from collect_hidden(cast("dict[str, object]", value))
-            continue
-        for text in _list_items(value):
-            if isinstance(text, str):
+        for item in _list_items(value):
+            if isinstance(item, dict):
+                yield from collect_hidden(cast("dict[str, object]", item))
+            elif isinstance(item, str):
                 if is_secret_key(key):
-                    yield str(text)
-                yield from _URL_PASSWORD.findall(text)
+                    yield str(item)
+                yield from _URL_PASSWORD.findall(item)
 
 
 def find_in_environment(environ: Mapping[str, str]) -> Iterator[str]:
