@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -372,6 +373,33 @@ def test_a_refused_lane_leads_to_the_front_door(
     assert door.events() == 4
     door.check()
     assert not lanes.frames
+
+
+def test_a_lane_that_is_refused_before_the_hello_leads_to_the_front_door_as_well(
+    door: Door,
+    lanes: LaneDoor,
+    make_client: ClientMaker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lanes.has_room = False
+
+    class Refused(socket.socket):
+        """Whose daemon is quicker than the client."""
+
+        def connect(self, address: Any) -> None:  # noqa: ANN401 - as the original
+            super().connect(address)
+            if str(address).endswith(".lane"):
+                lanes.read()
+
+    monkeypatch.setattr(socket, "socket", Refused)
+    client = make_client()
+    client.put("n")
+    assert client.flush()
+    assert client.statistics().transport == "front_door"
+    door.read()
+    assert door.events() == 1
+    assert not caplog.records
 
 
 def test_with_nobody_there_the_daemon_is_away(directory: Path, make_client: ClientMaker) -> None:

@@ -234,7 +234,7 @@ class Transport:
             return False
         if not self._is_answered:
             if frame.daemon_id == 0 and frame.interval_s == 0:
-                self.problem = f"{self.connected_path}: the daemon has no room for another lane"
+                self.problem = f"{self.connected_path}: the daemon refuses a lane"
                 self._skips_lane = True
                 self.close()
                 return False
@@ -333,8 +333,16 @@ class Transport:
                 connection.close()
                 self._is_crowded = getattr(error, "errno", None) in _FULL
                 return None
-            connection.send(hello, self._flags)
+            is_over = False
+            try:
+                connection.send(hello, self._flags)
+            except OSError as error:
+                if error.errno not in _ENDING:
+                    raise
+                # A daemon that refuses the lane need not wait for the hello: its answer is there to be read.
+                is_over = True
             self._adopt(connection, path + LANE_SUFFIX, Way.LANE)
+            self._is_ending = is_over
         except BaseException:
             connection.close()
             raise
