@@ -91,6 +91,14 @@ def test_a_late_value_counts_as_an_event_and_changes_no_sum() -> None:
     assert bench.ledger.events_closed == 4
 
 
+def test_what_was_folded_over_the_end_of_a_window_makes_nobody_dead() -> None:
+    bench = Bench()
+    tell(bench, 1, 3.0, BEGIN + 55)
+    folded = fold([(BEGIN + 50, 4.0), (BEGIN + 90, 5.0)])
+    bench.aggregator.add_sets([folded], BEGIN + 56.0, 2)
+    assert bench.close_one(BEGIN + 59).last == 8.0
+
+
 def test_where_all_that_came_was_late_there_is_no_snapshot_and_the_ledger_balances() -> None:
     bench = Bench()
     column = build_column([50.0], BEGIN - 31, name=NAME, kind=SUMMED_GAUGE)

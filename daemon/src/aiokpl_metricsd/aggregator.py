@@ -417,7 +417,8 @@ class Aggregator:
             if self._shares >= self._max_shares and source not in statistics.shares:
                 self._ledger.refuse_events(Reason.TOO_MANY_PRODUCERS, folded.count)
                 return False
-            self._shares += statistics.add_share(source, folded.last, last_second)
+            # What was folded over the window's end would make all others look dead.
+            self._shares += statistics.add_share(source, folded.last, min(last_second, window.end - 1))
         window.events += folded.count
         statistics.add_folded(folded, last_second)
         if not entry.is_summed:
