@@ -33,8 +33,9 @@ _FOREIGN = (
     "grpc.aio",
     "opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc",
     "opentelemetry.sdk.metrics.export",
-    "uvloop",
 )
+# What an extra brings, and so may not be there.
+_OPTIONAL = frozenset(name.partition(".")[0] for name in _FOREIGN)
 _INSTALLERS = (
     "_distutils_hack",
     "distutils-precedence.pth",
@@ -65,25 +66,25 @@ def main() -> None:
 
 
 def import_everything() -> None:
-    """Import whatever the daemon may import.
+    """Import whatever the daemon may import, as far as the extras were chosen.
 
     Raises:
-        ImportError: one of the daemon's own modules cannot be imported.
+        ImportError: something is missing that no extra brings, or is not for this Python.
     """
     import aiokpl_metricsd
 
     package = Path(aiokpl_metricsd.__file__).parent
+    names = ["uvloop", *_FOREIGN]
     for path in sorted(package.rglob("*.py")):
         parts = path.relative_to(package.parent).with_suffix("").parts
         # The kit for tests needs pytest, and __main__ takes the signals.
         if parts[1] != "testing" and parts[-1] != "__main__":
-            import_module(".".join(parts).removesuffix(".__init__"))
-    for name in _FOREIGN:
+            names.append(".".join(parts).removesuffix(".__init__"))
+    for name in names:
         try:
             import_module(name)
         except ModuleNotFoundError as error:
-            # An extra that was not chosen; anything else is missing by mistake.
-            if name.partition(".")[0] != (error.name or "").partition(".")[0]:
+            if (error.name or "").partition(".")[0] not in _OPTIONAL:
                 raise
 
 

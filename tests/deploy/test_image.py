@@ -1,6 +1,7 @@
 """The Dockerfile, by its text: who runs, without what, from what; and the scripts of its stages."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from aiokpl_metrics_protocol import socket_candidates
 from deploy.image import finish
 from deploy.image.build import EXTRAS, compile_site, list_requirements
 from deploy.image.engine import read_pip_settings, write_secrets
+from tests.support.halting import miss_import
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "Dockerfile"
@@ -249,6 +251,18 @@ def test_everything_that_the_daemon_may_import_can_be_imported() -> None:
     imported = set(done.stdout.split())
     assert {"aiokpl_metricsd.serving.http", "aiokpl_metricsd.sinks.otlp.grpc", "grpc.aio"} <= imported
     assert not {name for name in imported if name.startswith("aiokpl_metricsd.testing")}
+
+
+@pytest.mark.parametrize(
+    ("package", "status"), [("aiohttp", 0), ("datadog_api_client", 0), ("msgspec", 1), ("uvloop", 1)]
+)
+def test_only_what_an_extra_brings_may_be_missing(package: str, status: int) -> None:
+    code = "from deploy.image.finish import import_everything; import_everything()"
+    environ = {**os.environ, **miss_import(package)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, check=False
+    )
+    assert done.returncode == status, done.stderr
 
 
 def test_of_the_standard_library_what_is_imported_is_compiled_once(tmp_path: Path) -> None:
