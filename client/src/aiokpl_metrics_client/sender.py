@@ -156,12 +156,12 @@ class Sender:
         self._thread = thread
         try:
             thread.start()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             self._thread = None
             # At its end the interpreter starts none either, and flushes: nothing to speak of.
             if threading.main_thread().is_alive():
                 self._hindrance = self._complaint.problem = (
-                    f"no thread can start ({error}); whoever records sends"
+                    f"no thread can start ({error!r}); whoever records sends"
                 )
             self._next_start = time.monotonic() + _START_INTERVAL_S
             self._serve_by(self._build_serving)
