@@ -25,6 +25,7 @@ _frame_decoder: "Decoder[Frame]" = Decoder(Frame)
 _deferred_decoder: "Decoder[DeferredFrame]" = Decoder(DeferredFrame)
 _dimensions_decoder = Decoder(tuple[tuple[str, str], ...])
 _series_decoder = Decoder(Series)
+_raw_decoder = Decoder(msgspec.Raw)
 
 _TAGS = frozenset(range(1, 6))
 
@@ -126,10 +127,12 @@ def _decode_with(decoder: "Decoder[_T]", data: bytes | bytearray | memoryview) -
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         framed = decoder is _frame_decoder or decoder is _deferred_decoder
-        _raise_protocol_error(error, bytes(data[:_HEAD_BYTES]), framed=framed)
+        _raise_protocol_error(error, data, framed=framed)
 
 
-def _raise_protocol_error(error: Exception, head: bytes, *, framed: bool) -> NoReturn:
+def _raise_protocol_error(
+    error: Exception, data: bytes | bytearray | memoryview, *, framed: bool
+) -> NoReturn:
     """Translate what msgspec raised, by its type and the frame's tag, never by its text."""
     found: type[ProtocolError]
     if isinstance(error, RecursionError):
@@ -137,10 +140,21 @@ def _raise_protocol_error(error: Exception, head: bytes, *, framed: bool) -> NoR
     elif isinstance(error, UnicodeDecodeError):
         found = TextError
     elif isinstance(error, msgspec.ValidationError):
-        found = UnknownTagError if framed and _has_unknown_tag(head) else WrongTypeError
+        unknown = framed and _has_unknown_tag(bytes(data[:_HEAD_BYTES]))
+        found = UnknownTagError if unknown else WrongTypeError
     else:
-        found = MalformedFrameError
+        # From 0.23 on msgspec has no error of its own for text.
+        found = TextError if _is_well_formed(data) else MalformedFrameError
     raise found(str(error)) from error
+
+
+def _is_well_formed(data: bytes | bytearray | memoryview) -> bool:
+    """Tell whether the bytes are one msgpack value, whatever is in its strings."""
+    try:
+        _raw_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 def _has_unknown_tag(head: bytes) -> bool:
