@@ -190,13 +190,8 @@ class Transport:
         connection, self._socket = self._socket, None
         self.way = Way.NONE
         self._is_blocked = self._is_answered = self._is_ending = False
-        if connection is None:
-            return
-        if self._is_ours(connection):
-            connection.close()
-        else:
-            # Somebody closed our descriptor and the number is another file's by now: leave it alone.
-            connection.detach()
+        if connection is not None:
+            _close(connection, self._identity)
 
     def _note_refused(self, error: OSError) -> Outcome:
         if error.errno in _FULL:
@@ -246,11 +241,7 @@ class Transport:
 
     def _is_ours(self, connection: "socket.socket") -> bool:
         """Tell whether the descriptor still is the socket that we opened, and no other file by its number."""
-        try:
-            status = os.fstat(connection.fileno())
-        except OSError:
-            return False
-        return (status.st_dev, status.st_ino) == self._identity
+        return _is_still(connection, self._identity)
 
     def _connect(self) -> "socket.socket | None":
         # After a refusal the front door is tried; and when its descriptor was lost, the front door again:
@@ -278,7 +269,7 @@ class Transport:
                     if looks_for_lane:
                         # A daemon opens the lanes before the front door. One that came up between our two
                         # attempts has them by now, and without this look we would never know.
-                        connection = self._exchange(connection, self._open_lane(path))
+                        connection = self._exchange(connection, path)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
@@ -299,12 +290,13 @@ class Transport:
         self.problem = problem
         return None
 
-    @staticmethod
-    def _exchange(front_door: "socket.socket", lane: "socket.socket | None") -> "socket.socket":
+    def _exchange(self, front_door: "socket.socket", path: str) -> "socket.socket":
         """Return the lane where there is one, and close the front door then."""
+        identity = self._identity
+        lane = self._open_lane(path)
         if lane is None:
             return front_door
-        front_door.close()
+        _close(front_door, identity)
         return lane
 
     def _open_lane(self, path: str) -> "socket.socket | None":
@@ -324,27 +316,29 @@ class Transport:
             if error.errno in _NO_DESCRIPTOR:
                 raise
             return None
+        identity = _identify(connection)
         try:
             connection.setblocking(False)  # noqa: FBT003 - its only argument
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LANE_BUFFER_BYTES)
             try:
                 connection.connect(path + LANE_SUFFIX)
             except (OSError, ValueError) as error:
-                connection.close()
+                _close(connection, identity)
                 self._is_crowded = getattr(error, "errno", None) in _FULL
                 return None
             is_over = False
             try:
+                _check(connection, identity)
                 connection.send(hello, self._flags)
             except OSError as error:
                 if error.errno not in _ENDING:
                     raise
                 # A daemon that refuses the lane need not wait for the hello: its answer is there to be read.
                 is_over = True
-            self._adopt(connection, path + LANE_SUFFIX, Way.LANE)
+            self._adopt(connection, identity, path + LANE_SUFFIX, Way.LANE)
             self._is_ending = is_over
         except BaseException:
-            connection.close()
+            _close(connection, identity)
             raise
         return connection
 
@@ -353,20 +347,20 @@ class Transport:
 
         # Not inheritable, as every descriptor that Python opens: no subprocess gets it.
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        identity = _identify(connection)
         try:
             connection.setblocking(False)  # noqa: FBT003 - its only argument
             if connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < _SEND_BUFFER_BYTES:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
             connection.connect(path)
-            self._adopt(connection, path, Way.FRONT_DOOR)
+            self._adopt(connection, identity, path, Way.FRONT_DOOR)
         except BaseException:
-            connection.close()
+            _close(connection, identity)
             raise
         return connection
 
-    def _adopt(self, connection: "socket.socket", path: str, way: Way) -> None:
-        status = os.fstat(connection.fileno())
-        self._identity = (status.st_dev, status.st_ino)
+    def _adopt(self, connection: "socket.socket", identity: tuple[int, int], path: str, way: Way) -> None:
+        self._identity = identity
         self._socket = connection
         self._refusals = 0
         self.way = way
@@ -376,6 +370,32 @@ class Transport:
             self.problem = ""
 
     _flags = 0
+
+
+def _identify(connection: "socket.socket") -> tuple[int, int]:
+    """Return what no other open file has; zeros where the descriptor is closed."""
+    try:
+        status = os.fstat(connection.fileno())
+    except OSError:
+        return 0, 0
+    return status.st_dev, status.st_ino
+
+
+def _is_still(connection: "socket.socket", identity: tuple[int, int]) -> bool:
+    return identity != (0, 0) and _identify(connection) == identity
+
+
+def _check(connection: "socket.socket", identity: tuple[int, int]) -> None:
+    if not _is_still(connection, identity):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+def _close(connection: "socket.socket", identity: tuple[int, int]) -> None:
+    """Close a socket; where somebody did so and the number is another file's by now, leave that alone."""
+    if _is_still(connection, identity):
+        connection.close()
+    else:
+        connection.detach()
 
 
 __all__ = ["LANE_SUFFIX", "LANE_VARIABLE", "Outcome", "Transport", "Way"]
