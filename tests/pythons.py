@@ -47,11 +47,14 @@ def prepare(version: str, interpreter: Path, wheels: Sequence[Path]) -> Path:
     """Return the Python of an environment that has the wheels, made anew where it is not there."""
     directory = ENVIRONMENTS / version
     python = directory / "bin" / "python"
-    if not python.exists():
-        subprocess.run([interpreter, "-m", "venv", directory], check=True)
+    # Written last, so that an environment whose making was broken off is made anew.
+    stamp = directory / "installed"
+    if not stamp.exists():
+        subprocess.run([interpreter, "-m", "venv", "--clear", directory], check=True)
         pins = directory / "pins.txt"
         pins.write_text("\n".join(read_pins(version)), encoding="utf-8")
         _install(python, "-c", str(pins), *PACKAGES)
+        stamp.touch()
     _install(python, "--no-deps", "--force-reinstall", *map(str, wheels))
     return python
 
