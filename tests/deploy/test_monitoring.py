@@ -1,6 +1,7 @@
 """Alerts and panels name metrics that exist, and every metric that means data loss has an alert."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -10,9 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+from aiokpl_metrics_client.instruments import merge_dimensions
 from aiokpl_metrics_protocol import CATALOG, MetricKind
+from aiokpl_metrics_protocol.catalog import NAME_ERRORS_BY_CODE
 from aiokpl_metricsd.serving import own_metrics
-from tests.deploy.promql import list_metrics
+from tests.deploy.promql import list_groupings, list_labels, list_metrics, list_variables
+from tests.support.own_labels import collect_own_labels
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "alerts" / "aiokpl-metricsd.rules.yaml"
@@ -30,6 +34,22 @@ SUFFIXES = {
 OF_KPL = {
     name: {name + suffix for suffix in SUFFIXES[description.kind]} for name, description in CATALOG.items()
 }
+
+# What the client makes dimensions of; the KPL gives a code with one metric alone.
+CODE = "error_code"
+DIMENSIONS = frozenset(merge_dimensions("a", "b", "c", {})) - {CODE}
+LABELS = {
+    **collect_own_labels(),
+    **{
+        made: DIMENSIONS
+        | ({CODE} if name == NAME_ERRORS_BY_CODE else set())
+        | ({"le"} if made.endswith("_bucket") else set())
+        for name, makes in OF_KPL.items()
+        for made in makes
+    },
+}
+# What Prometheus adds to what it scrapes, with the PodMonitor of deploy/kubernetes/overlays/prometheus.
+OF_TARGET = frozenset({"namespace", "pod", "container", "job", "instance"})
 
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="needs promtool: make integration installs it"
@@ -51,6 +71,17 @@ def list_queries() -> Iterator[tuple[str, str]]:
     for panel in load_dashboard()["panels"]:
         for target in panel.get("targets", ()):
             yield panel["title"], target["expr"]
+
+
+def split_definition(definition: str) -> tuple[str, str]:
+    """Return the expression and the label of a variable's `label_values(expression, label)`."""
+    expression, _, label = definition.removeprefix("label_values(").removesuffix(")").rpartition(", ")
+    return expression, label
+
+
+def read_source(panel: dict[str, Any]) -> str:
+    """Return where a panel takes its data from; of a row, nothing."""
+    return str(panel.get("datasource", {}).get("uid", ""))
 
 
 def promtool(*arguments: str | Path) -> None:
@@ -126,12 +157,70 @@ def test_panels_of_the_dashboard_have_numbers_of_their_own_and_do_not_overlap() 
         cells |= own
 
 
-def test_the_variables_that_queries_use_are_defined() -> None:
-    names = {variable["name"] for variable in load_dashboard()["templating"]["list"]}
-    assert names == {"datasource", "namespace", "pod", "stream"}
-    for variable in load_dashboard()["templating"]["list"]:
-        asked = str(variable.get("definition", "")).removeprefix("label_values(").partition(",")[0]
+def test_the_variables_that_queries_use_are_those_that_are_defined() -> None:
+    variables = load_dashboard()["templating"]["list"]
+    defined = {variable["name"] for variable in variables}
+    used: set[str] = set()
+    for _, expression in list_queries():
+        used |= list_variables(expression)
+    used |= {name for variable in variables for name in list_variables(variable.get("definition", ""))}
+    assert used <= defined
+    sources = {name for panel in load_dashboard()["panels"] for name in list_variables(read_source(panel))}
+    assert used | sources == defined
+    for variable in variables:
+        assert variable["type"] == "datasource" or variable["definition"] == variable["query"]["query"]
+        asked = split_definition(variable.get("definition", ""))[0]
         assert list_metrics(asked) <= OWN.union(*OF_KPL.values())
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        (
+            'sum by (pod) (rate(a_total{x=~"}, y=", z!="b"}[5m])) / sum(c_count)',
+            {("a_total", "pod"), ("a_total", "x"), ("a_total", "z")},
+        ),
+        (
+            "a > 0 and on (b) max by (c, d) (e) - f",
+            {("a", "b"), ("e", "b"), ("f", "b"), ("e", "c"), ("e", "d")},
+        ),
+        ("sum without (b) (a)", {("a", "b")}),
+    ],
+)
+def test_the_labels_that_are_asked_for_are_found(expression: str, expected: set[tuple[str, str]]) -> None:
+    assert set(list_labels(expression)) == expected
+
+
+def list_expressions() -> Iterator[tuple[str, str]]:
+    """Yield title and expression of every alert, query and variable; of the last, with its label."""
+    yield from ((rule["alert"], rule["expr"]) for rule in list_rules())
+    yield from list_queries()
+    for variable in load_dashboard()["templating"]["list"]:
+        asked, label = split_definition(variable.get("definition", ""))
+        if label:
+            yield variable["name"], f"max by ({label}) ({asked})"
+
+
+@pytest.mark.parametrize(("title", "expression"), list(list_expressions()))
+def test_every_label_that_is_asked_for_is_one_of_the_metrics(title: str, expression: str) -> None:
+    unknown = {
+        (metric, label)
+        for metric, label in list_labels(expression)
+        if label not in LABELS[metric] | OF_TARGET
+    }
+    assert unknown == set(), title
+
+
+def test_legends_and_annotations_name_labels_that_are_left_in_the_result() -> None:
+    for panel in load_dashboard()["panels"]:
+        for target in panel.get("targets", ()):
+            (*_, first) = reversed(list_groupings(target["expr"]))
+            assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) == first - {"le"}, panel["title"]
+    for rule in list_rules():
+        groupings = list_groupings(rule["expr"])
+        every = [LABELS[metric] | OF_TARGET for metric in list_metrics(rule["expr"])]
+        left = groupings[0] if groupings else frozenset[str]().union(*every)
+        assert set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"]))) <= left, rule["alert"]
 
 
 @needs_promtool
@@ -144,6 +233,16 @@ def test_the_alerts_fire_when_something_is_lost_and_not_otherwise(tmp_path: Path
     shutil.copy(RULES, tmp_path)
     shutil.copy(RULES_TEST, tmp_path)
     promtool("test", "rules", tmp_path / RULES_TEST.name)
+
+
+def test_every_alert_is_seen_to_fire() -> None:
+    fired = {
+        case["alertname"]
+        for group in yaml.safe_load(RULES_TEST.read_text(encoding="utf-8"))["tests"]
+        for case in group["alert_rule_test"]
+        if case["exp_alerts"]
+    }
+    assert fired == {rule["alert"] for rule in list_rules()}
 
 
 @needs_promtool

@@ -8,10 +8,11 @@ from msgspec.structs import fields
 from aiokpl_metricsd.delivering.sink_ledger import SinkLedger
 from aiokpl_metricsd.ledger import Ledger
 from aiokpl_metricsd.serving import own_metrics
+from tests.support.own_labels import collect_own_labels
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 ROW = re.compile(
-    r"^\| `(?P<name>metricsd_\w+)` \| (?P<kind>\w+) \| [^|]* \| (?P<meaning>.*) \|$", re.MULTILINE
+    r"^\| `(?P<name>metricsd_\w+)` \| (?P<kind>\w+) \| (?P<labels>[^|]*) \| (?P<meaning>.*) \|$", re.MULTILINE
 )
 
 
@@ -20,6 +21,14 @@ def test_every_metric_is_documented_in_its_own_words_and_data_loss_is_called_so(
         row["name"]: (row["kind"], row["meaning"].replace("**", "")) for row in ROW.finditer(PAGE.read_text())
     }
     assert documented == {metric.name: (metric.kind.value, metric.help_text) for metric in own_metrics.ALL}
+
+
+def test_the_labels_of_each_metric_are_those_that_the_daemon_gives_it() -> None:
+    documented = {
+        row["name"]: frozenset(re.findall(r"`(\w+)`", row["labels"]))
+        for row in ROW.finditer(PAGE.read_text())
+    }
+    assert documented == collect_own_labels()
 
 
 def test_every_column_of_the_ledgers_is_a_metric() -> None:
