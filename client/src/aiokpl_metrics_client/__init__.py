@@ -3,8 +3,8 @@
 Reading order: `client` (what an application calls), `instruments`, `buffers` (events by series), `drops`
 (what is discarded), `encoder` (buffers -> frames), `folding` (what is kept of events while the daemon is away
 or slow), `transport` (frame -> socket), `outbound` (all of these in a row), `sender` (the thread that does it
-in the background), `sink` (the client in the shape of aiokpl's sinks), `statistics`, and `testing` (what an
-application's tests use; it is not imported here).
+in the background), `process` (fork and exit), `sink` (the client in the shape of aiokpl's sinks),
+`statistics`, and `testing` (what an application's tests use; it is not imported here).
 """
 
 from aiokpl_metrics_client.client import MetricsClient
