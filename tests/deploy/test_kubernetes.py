@@ -29,7 +29,7 @@ VERSIONS = ["1.33", "1.37"]
 
 # What SQLite keeps beside what the outbox is bounded by: free pages, the write-ahead log, which a transaction
 # may double, and ballast.
-DATABASE_BYTES = database._KEPT_FREE_BYTES + 2 * database._WAL_BYTES
+DATABASE_BYTES = database.KEPT_FREE_BYTES + 2 * database.WAL_BYTES
 SLACK_BYTES = DATABASE_BYTES + BALLAST_BYTES
 
 # What state_dir adds to a daemon's memory, and what an exporter's first request may.
@@ -158,8 +158,8 @@ def test_the_state_directory_is_on_disk_and_larger_than_the_daemon_lets_it_becom
         2 * (configuration.outbox_max_bytes + configuration.journal_max_bytes)
         + SLACK_BYTES
         # What is set aside has a write-ahead log and free pages, too.
-        + database._KEPT_FREE_BYTES
-        + database._WAL_BYTES
+        + database.KEPT_FREE_BYTES
+        + database.WAL_BYTES
     )
     for pod in list_pods(directory):
         mounts = {each["mountPath"]: each["name"] for each in find_sidecar(pod)["volumeMounts"]}

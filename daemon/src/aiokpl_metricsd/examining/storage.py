@@ -35,9 +35,6 @@ _ID_OFFSET: Final = 68
 _HEADER_BYTES: Final = 100
 _MAGIC: Final = b"SQLite format 3\0"
 
-# The write-ahead log between two transactions.
-_WAL_BYTES: Final = 16 << 20
-
 # Written to see whether the disk takes anything; more than fits into a file's inode.
 _SAMPLE_BYTES: Final = 64 << 10
 
@@ -138,11 +135,26 @@ def _measure_files(directory: Path) -> Iterator[int]:
             yield path.lstat().st_blocks * 512
 
 
+def measure_need(configuration: Configuration) -> int:
+    """Return the bytes that the daemon may put into `state_dir`, as docs/configuration.md adds them up.
+
+    A damaged database that was set aside is not among them.
+    """
+    from aiokpl_metricsd.storing.database import KEPT_FREE_BYTES, WAL_BYTES
+
+    # Another journal may come while a checkpoint is written, and a transaction may double the log.
+    return (
+        2 * configuration.journal_max_bytes
+        + configuration.outbox_max_bytes
+        + KEPT_FREE_BYTES
+        + 2 * WAL_BYTES
+        + BALLAST_BYTES
+    )
+
+
 def check_space(space: Space, configuration: Configuration) -> Finding:
     """Judge the free space against what the daemon may put there."""
-    need = (
-        configuration.journal_max_bytes + configuration.outbox_max_bytes + BALLAST_BYTES + _WAL_BYTES
-    ) - space.used_bytes
+    need = measure_need(configuration) - space.used_bytes
     said = f"{space.free_bytes // _MIB:,} MiB free, {max(need, 0) // _MIB:,} MiB more may be used"
     advice = "make room, or lower outbox_max_bytes and journal_max_bytes"
     if not space.has_files:
@@ -212,6 +224,7 @@ __all__ = [
     "check_versions",
     "check_volume",
     "find_volume",
+    "measure_need",
     "measure_space",
     "try_to_write",
 ]

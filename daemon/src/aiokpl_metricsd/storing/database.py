@@ -39,14 +39,14 @@ _BALLAST = "ballast"
 _CHECKED_BYTES = 64 << 20
 
 # How large the WAL stays on disk after a large transaction.
-_WAL_BYTES = 16 << 20
+WAL_BYTES = 16 << 20
 
 # How long the start waits for somebody who reads the database, as an operator may.
 _LOCKED_S = 5.0
 
 # Free pages are kept for the next windows; past this and half of the file they go back to the disk, so many
 # with each transaction.
-_KEPT_FREE_BYTES = 16 << 20
+KEPT_FREE_BYTES = 16 << 20
 _SHRINK_PAGES = 1_024
 
 _FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
@@ -103,7 +103,7 @@ class Database:
         self._lock = lock
         self._ballast = ballast
         (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
-        self._kept_free_pages = _KEPT_FREE_BYTES // page_bytes
+        self._kept_free_pages = KEPT_FREE_BYTES // page_bytes
 
     def run(self, work: Callable[[], _T]) -> _T:
         """Do the work in a transaction; a second time, without the ballast, where the disk is full.
@@ -297,7 +297,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, fsync: bool) -> None
     execute(f"PRAGMA synchronous = {'FULL' if fsync else 'OFF'}")
     # What was deleted need not be overwritten, as some builds do: it would cost as much as to write it.
     execute("PRAGMA secure_delete = OFF").fetchall()
-    execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}").fetchall()
+    execute(f"PRAGMA journal_size_limit = {WAL_BYTES}").fetchall()
     if application_id != APPLICATION_ID:
         connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA}")
         # SQLite has an integer of 64 bits, of which one is the sign.
@@ -351,4 +351,14 @@ def _describe(error: Exception) -> str:
     return str(error) if isinstance(error, (sqlite3.Error, OSError)) and str(error) else repr(error)
 
 
-__all__ = ["APPLICATION_ID", "FILE", "LOCK", "VERSION", "DamagedDatabaseError", "Database", "open_database"]
+__all__ = [
+    "APPLICATION_ID",
+    "FILE",
+    "KEPT_FREE_BYTES",
+    "LOCK",
+    "VERSION",
+    "WAL_BYTES",
+    "DamagedDatabaseError",
+    "Database",
+    "open_database",
+]
