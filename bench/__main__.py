@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from bench import daemon, export, faults, imports, journal, lanes, loss, producer, restart, stall, startup
+from bench.front_page import render_front_page, replace_table
 from bench.machine import describe_machine
 from bench.process import ROOT
 from bench.report import build_document, render_markdown, render_text
@@ -22,6 +23,7 @@ _ONCE = (journal, lanes, restart, export, faults)
 
 _LATEST = ROOT / "bench" / "results" / "latest.json"
 _COMMITTED = ROOT / "bench" / "RESULTS.md"
+_FRONT_PAGE = ROOT / "README.md"
 
 _LIMIT_S = 600.0
 _QUICK_LIMIT_S = 120.0
@@ -60,6 +62,8 @@ def main() -> int:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
     if options.write:
         _COMMITTED.write_text(render_markdown(document), encoding="utf-8")
+        page = _FRONT_PAGE.read_text(encoding="utf-8")
+        _FRONT_PAGE.write_text(replace_table(page, render_front_page(document)), encoding="utf-8")
     return 1 if samples.errors else 0
 
 
@@ -76,7 +80,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--runs", type=int, metavar="N", help="passes; what is reported is their median")
     parser.add_argument("--json", default=str(_LATEST), metavar="PATH", help="where every value is written")
-    parser.add_argument("--write", action="store_true", help="write the table to bench/RESULTS.md as well")
+    parser.add_argument("--write", action="store_true", help="write bench/RESULTS.md and the README's table")
     return parser.parse_args()
 
 

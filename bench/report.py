@@ -78,8 +78,8 @@ def build_line(row: Row, figures: Mapping[str, float]) -> Line | None:
     named = OTHERS.get(row.budget or "", _NONE)
     return Line(
         row.what,
-        _write_number(ours),
-        _NONE if row.budget is None else _write_number(BUDGETS[row.budget].limit),
+        write_number(ours),
+        _NONE if row.budget is None else write_number(BUDGETS[row.budget].limit),
         _judge(row, ours, peer),
         f"{named} *" if peer_key is None and named != _NONE else _name_peer(peer_key, peer),
         _NONE if not peer else f"{ours / peer:.3f}",
@@ -116,7 +116,7 @@ def render_markdown(document: Document) -> str:
     lines += ["", *(f"* {remark}" for remark in _list_remarks(document)), ""]
     lines += ["## Every peer", "", "ns of CPU a call, whole process.", "", "| case | ns |", "|---|---:|"]
     peers = sorted(key for key in document.figures if key.startswith(_PEERS) and key.endswith(".ns"))
-    lines += [f"| `{key.removesuffix('.ns')}` | {_write_number(document.figures[key])} |" for key in peers]
+    lines += [f"| `{key.removesuffix('.ns')}` | {write_number(document.figures[key])} |" for key in peers]
     return "\n".join([*lines, ""])
 
 
@@ -164,10 +164,10 @@ def _name_peer(key: str | None, value: float | None) -> str:
         return _NONE
     parts = key.split(".")
     name = parts[1] if parts[0] == "import" else ".".join(parts[:2])
-    return f"{name} {_write_number(value)}"
+    return f"{name} {write_number(value)}"
 
 
-def _write_number(value: float) -> str:
+def write_number(value: float) -> str:
     """Write three significant digits: more are noise."""
     if value == int(value) or abs(value) >= 100:
         return f"{value:,.0f}"
@@ -181,4 +181,12 @@ def _align(cells: tuple[str, ...], widths: list[int]) -> str:
     return "  ".join(c.ljust(w) if n in left else c.rjust(w) for n, (c, w) in enumerate(right)).rstrip()
 
 
-__all__ = ["Document", "Line", "build_document", "build_line", "render_markdown", "render_text"]
+__all__ = [
+    "Document",
+    "Line",
+    "build_document",
+    "build_line",
+    "render_markdown",
+    "render_text",
+    "write_number",
+]
