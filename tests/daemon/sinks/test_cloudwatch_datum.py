@@ -97,8 +97,8 @@ def test_the_time_is_the_windows_start_or_its_end_or_now(start: float, end: floa
 @pytest.mark.parametrize(
     ("unit", "expected"),
     [
-        *((unit, unit) for unit in UNITS),
-        *((unit.lower(), unit) for unit in UNITS),
+        *((unit, unit) for unit in sorted(UNITS)),
+        *((unit.lower(), unit) for unit in sorted(UNITS)),
         *(
             ("s", "Seconds"),
             ("ms", "Milliseconds"),
