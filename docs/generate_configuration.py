@@ -39,6 +39,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "ingest.allow_uids": "[1000, 1001]",
     "ingest.allow_gids": "[2000]",
     "http.listen": '"127.0.0.1:9464"',
+    "http.hosts": '["localhost", "127.0.0.1"]',
     "metrics.kind": '"histogram"',
     "metrics.unit": '"ms"',
     "sinks.interval_s": "300",

@@ -15,6 +15,11 @@ def test_nothing_is_listened_on_or_told_unless_it_is_set(tmp_path: Path) -> None
     assert not configuration.self_metrics.enabled
 
 
+def test_the_hosts_are_read(tmp_path: Path) -> None:
+    text = f'[http]\nlisten = "[::]:1"\nhosts = ["localhost", "::1", "[::1]", "10.0.0.1"]\n{SINK}'
+    assert load_text(tmp_path, text).http.hosts == ("localhost", "::1", "[::1]", "10.0.0.1")
+
+
 def test_both_are_read(tmp_path: Path) -> None:
     text = f'[http]\nlisten = "${{HOST}}:9464"\n[self_metrics]\nenabled = true\n{SINK}'
     configuration = load_text(tmp_path, text, {"HOST": "127.0.0.1"})
@@ -26,7 +31,19 @@ def test_both_are_read(tmp_path: Path) -> None:
     ("text", "line"),
     [
         ('[http]\nlisten = "9464"', '[http] listen: expected "host:port", such as "127.0.0.1:9464"'),
-        ('[http]\nport = "1"', "[http] port: unknown key; expected one of: listen"),
+        (
+            '[http]\nlisten = "[::]:1"\nhosts = ["localhost:9464"]',
+            '[http] hosts: expected names or addresses without a port, such as "localhost"',
+        ),
+        (
+            '[http]\nlisten = "[::]:1"\nhosts = []',
+            "[http] hosts: expected an array of one string or more, none of them empty, found an array",
+        ),
+        (
+            '[http]\nhosts = ["localhost"]',
+            "[http] hosts: there is no TCP without listen; set it as well, or leave this out",
+        ),
+        ('[http]\nport = "1"', "[http] port: unknown key; expected one of: hosts, listen"),
         ("[self_metrics]\nenabled = 1", "[self_metrics] enabled: expected true or false, found 1"),
     ],
 )

@@ -5,6 +5,7 @@ import json
 import re
 import socket
 from pathlib import Path
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -45,6 +46,75 @@ def test_the_page_shows_what_was_sent_and_what_was_lost(nursery: Nursery) -> Non
     assert daemon.stop() == 0
     assert not admin_of(daemon).exists()
     check_balance(daemon.ledger)
+
+
+UNREAD = "what came after the last scrape is "
+
+
+def find_unread(daemon: DaemonProcess) -> list[dict[str, Any]]:
+    """Return what a daemon said at its end of what nobody has scraped."""
+    return [line for line in daemon.log if line["message"].startswith(UNREAD)]
+
+
+def send_and_wait(daemon: DaemonProcess, connection: AdminConnection, count: int) -> None:
+    """Send events, and see in the ledger that they have come, which is no scrape."""
+    taken = json.loads(ask(connection, "/ledger")[1])["ingest"]["ledger"]["events_decoded"]
+    send_datagram(daemon.socket_path, encode(EventsFrame([MetricEvent("a", 1.0, 0.0)] * count)))
+
+    def has_come() -> bool:
+        ledger = json.loads(ask(connection, "/ledger")[1])["ingest"]["ledger"]
+        return bool(ledger["events_decoded"] == taken + count)
+
+    wait_for(has_come, "the events")
+
+
+def test_at_the_end_it_is_said_what_no_scrape_has_seen(nursery: Nursery) -> None:
+    daemon = DaemonProcess(nursery, PAGE, interval_s=3_600).wait_until_listening()
+    with open_admin(daemon) as connection:
+        send_and_wait(daemon, connection, 4)
+        assert read_samples(ask(connection, "/metrics")[1])["a_total"] == 4.0
+        send_and_wait(daemon, connection, 3)
+    assert daemon.stop() == 0
+    (line,) = find_unread(daemon)
+    assert line["message"] == f"{UNREAD}lost"
+    assert (line["level"], line["sinks"], line["events"], line["snapshots"]) == ("warning", ["page"], 3, 1)
+    assert 0.0 <= line["last_scrape_age_s"] < TIMEOUT_S
+    assert daemon.log[-1]["message"] == "stopped"
+
+
+def test_where_nobody_ever_scrapes_all_of_it_is_said_and_where_it_is_kept(nursery: Nursery) -> None:
+    top = f'state_dir = "{nursery.directory}/state"'
+    daemon = DaemonProcess(nursery, PAGE, top=top, interval_s=3_600).wait_until_listening()
+    with open_admin(daemon) as connection:
+        send_and_wait(daemon, connection, 2)
+    assert daemon.stop() == 0
+    (line,) = find_unread(daemon)
+    assert line["message"] == f"{UNREAD}on the page of the next daemon with this state directory"
+    assert (line["last_scrape_age_s"], line["events"]) == (None, 2)
+
+
+def test_what_was_scraped_last_is_not_said_and_neither_is_what_no_page_has(nursery: Nursery) -> None:
+    daemon = DaemonProcess(nursery, PAGE, interval_s=3_600).wait_until_listening()
+    with open_admin(daemon) as connection:
+        send_and_wait(daemon, connection, 2)
+        assert read_samples(ask(connection, "/metrics")[1])["a_total"] == 2.0
+    assert daemon.stop() == 0
+    assert find_unread(daemon) == []
+    without = DaemonProcess(nursery, name="without").wait_until_listening()
+    with open_admin(without) as connection:
+        send_and_wait(without, connection, 2)
+    assert without.stop() == 0
+    assert find_unread(without) == []
+
+
+def test_of_windows_longer_than_the_daemons_a_scrape_sees_the_closed_ones_alone(nursery: Nursery) -> None:
+    daemon = DaemonProcess(nursery, f"{PAGE}interval_s = 7200\n", interval_s=3_600).wait_until_listening()
+    with open_admin(daemon) as connection:
+        send_and_wait(daemon, connection, 2)
+        assert "a_total" not in ask(connection, "/metrics")[1]
+    assert daemon.stop() == 0
+    (line,) = find_unread(daemon)
+    assert (line["events"], line["snapshots"]) == (0, 1)
 
 
 def test_who_only_connects_does_not_keep_the_daemon_from_ending(nursery: Nursery) -> None:

@@ -24,7 +24,7 @@ from aiokpl_metrics_protocol import (
     MetricsLevel,
 )
 from aiokpl_metrics_protocol.location import MAX_PATH_BYTES
-from aiokpl_metricsd.configuring.address import parse_address
+from aiokpl_metricsd.configuring.address import normalize_host, parse_address
 from aiokpl_metricsd.configuring.conversion import Slot, convert_table, list_slots
 from aiokpl_metricsd.configuring.description import describe_found
 from aiokpl_metricsd.configuring.interpolation import (
@@ -71,6 +71,10 @@ _Unit: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_UNIT_CHARS)]
 _Ids: TypeAlias = Annotated[
     tuple[Annotated[int, Meta(ge=0, le=2**32 - 2)], ...],
     Meta(min_length=1, description="an array of one number or more, each from 0 to 4294967294"),
+]
+_Hosts: TypeAlias = Annotated[
+    tuple[_Text, ...],
+    Meta(min_length=1, description="an array of one string or more, none of them empty"),
 ]
 # Below a mebibyte a checkpoint would follow each frame or two.
 _StoreBytes: TypeAlias = Annotated[int, Meta(ge=1024 * 1024)]
@@ -120,9 +124,14 @@ class HttpOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         listen: an address for HTTP over TCP, as `host:port`; without it HTTP is on the Unix socket
             `admin.sock` alone. An IPv6 address stands in brackets, and port 0 is any that is free, named in
             the log.
+        hosts: the names and addresses, without a port, under which it may be asked over TCP; whoever asks
+            for another one, as a page in a browser does whose name leads here, gets status 421. Without it
+            any is served where the connection comes in from outside. Over the loopback `localhost` and
+            the loopback's addresses always are, and others only where they are listed.
     """
 
     listen: _Text | None = None
+    hosts: _Hosts | None = None
 
 
 class SelfMetricsOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -310,7 +319,7 @@ def _build(document: dict[str, object], place: Place, secrets: tuple[str, ...]) 
     ingest = _convert(IngestOptions, tables.get("ingest", {}), place.below("ingest"))
     _check_socket(ingest.socket, place.below("ingest"))
     http = _convert(HttpOptions, tables.get("http", {}), place.below("http"))
-    _check_listen(http.listen, place.below("http"))
+    _check_http(http, place.below("http"))
     settings = {key: value for key, value in top.items() if key not in _TABLES}
     configuration = Configuration(
         **settings,
@@ -354,12 +363,20 @@ def _check_socket(path: str | None, place: Place) -> None:
         )
 
 
-def _check_listen(listen: str | None, place: Place) -> None:
+def _check_http(http: HttpOptions, place: Place) -> None:
     try:
-        if listen is not None:
-            parse_address(listen)
+        if http.listen is not None:
+            parse_address(http.listen)
     except ValueError:
         raise place.error('expected "host:port", such as "127.0.0.1:9464"', "listen") from None
+    try:
+        for host in http.hosts or ():
+            normalize_host(host)
+    except ValueError:
+        expected = 'expected names or addresses without a port, such as "localhost"'
+        raise place.error(expected, "hosts") from None
+    if http.hosts is not None and http.listen is None:
+        raise place.error("there is no TCP without listen; set it as well, or leave this out", "hosts")
 
 
 def _build_dimensions(table: Mapping[str, object], place: Place) -> dict[str, str]:

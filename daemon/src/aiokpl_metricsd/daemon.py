@@ -151,7 +151,7 @@ class Daemon:
             outbox=None if state is None else state.outbox,
             socket=listener.path,
         )
-        self._observer = Observer(parts, self._clock.time())
+        self._observer = Observer(parts, self._clock.time(), self._clock.monotonic)
         self._observer.scraped = self._roster.scraped
         self._admin = Admin(
             Doors([]) if doors is None else doors,
@@ -279,6 +279,7 @@ class Daemon:
         async with AsyncExitStack() as ending:
             # From the last step to the first: one that fails does not keep the others from being taken.
             ending.callback(self._report_end)
+            ending.callback(self._report_unread)
             ending.callback(self._listener.close)
             ending.push_async_callback(self._admin.close)
             if self._state is not None:
@@ -313,6 +314,24 @@ class Daemon:
         for outlet in self._tap.outlets:
             sinks[outlet.name] |= {"recorded": outlet.recorded, "withheld": outlet.withheld}
         _log.info("stopped", extra={"fields": {**counts, "sinks": sinks}})
+
+    def _report_unread(self) -> None:
+        """Say how much of the metrics page was never scraped: no ledger can tell."""
+        unread = self._observer.scrapes.read()
+        selections = [self._roster.settings[name].selection for name in self._observer.scraped]
+        # Windows of the daemon's own length are on the page while they are open; others have to close.
+        is_late = any(selection.interval_s is not None for selection in selections)
+        if not selections or not (unread.events or (is_late and unread.snapshots)):
+            return
+        rest = "lost" if self._state is None else "on the page of the next daemon with this state directory"
+        age_s = None if unread.age_s is None else round(unread.age_s, 1)
+        fields = {
+            "sinks": list(self._observer.scraped),
+            "last_scrape_age_s": age_s,
+            "events": unread.events,
+            "snapshots": unread.snapshots,
+        }
+        _log.warning("what came after the last scrape is %s", rest, extra={"fields": fields})
 
     def _receive(self, datagram: memoryview) -> None:
         """Take one datagram of the front door."""

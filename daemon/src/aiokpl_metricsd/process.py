@@ -67,7 +67,8 @@ def serve(config: str | None = None, log_format: str = "text", log_level: str = 
         sys.stderr.write(f"{error}\n")
         return EXIT_IN_USE
     try:
-        doors = open_doors(listener.path, configuration.http.listen)
+        http = configuration.http
+        doors = open_doors(listener.path, http.listen, http.hosts)
     except (ConfigurationError, SocketInUseError) as error:
         listener.close()
         sys.stderr.write(f"{error}\n")

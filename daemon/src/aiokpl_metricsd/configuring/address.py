@@ -1,8 +1,12 @@
-"""`host:port` -> address."""
+"""`host:port` -> address; a host -> the form in which two of them are compared."""
 
+import re
 from typing import NamedTuple
 
 _MAX_PORT = 65_535
+
+# What ends a host in an address, or cannot be in one.
+_NO_HOST = re.compile(r"[][\s/@?#%,]|^$")
 
 
 class Address(NamedTuple):
@@ -35,4 +39,22 @@ def parse_address(text: str) -> Address:
     return Address(bare, number)
 
 
-__all__ = ["Address", "parse_address"]
+def normalize_host(text: str) -> str:
+    """Return a name or an address, without a port, as it is compared with others.
+
+    Raises:
+        ValueError: it is no such thing.
+    """
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    host = bare.lower().rstrip(".")
+    if ":" in host:
+        # Seldom needed: an address has several spellings.
+        from ipaddress import IPv6Address
+
+        return str(IPv6Address(host))
+    if bare != text or _NO_HOST.search(host):
+        raise ValueError(f"no host: {text!r}")
+    return host
+
+
+__all__ = ["Address", "normalize_host", "parse_address"]

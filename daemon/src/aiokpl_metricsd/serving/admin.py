@@ -48,6 +48,7 @@ class Admin:
 
     def attach(self) -> None:
         """Wait for the first connection."""
+        self._observer.scrapes.reset()
         self._doors.attach(asyncio.get_running_loop(), self._serve)
 
     async def close(self) -> None:
@@ -71,6 +72,7 @@ class Admin:
             is_ready=self._is_ready,
             time=self._time,
             requests=self._observer.requests,
+            scrapes=self._observer.scrapes,
         )
         server: HttpServer = module.HttpServer(site)
         self._server = server

@@ -37,11 +37,13 @@ class Door(NamedTuple):
         socket: non-blocking, listening.
         listener: owns its path; None for TCP.
         address: as the kernel has it; None for a Unix socket.
+        hosts: under which it may be asked; None where the operator lists none.
     """
 
     socket: socket.socket
     listener: Listener | None = None
     address: Address | None = None
+    hosts: "tuple[str, ...] | None" = None
 
     def close(self) -> None:
         """Close the socket and let its path go."""
@@ -99,12 +101,13 @@ class Doors:
             self._loop = None
 
 
-def open_doors(ingest_path: str, listen: str | None) -> Doors:
+def open_doors(ingest_path: str, listen: str | None, hosts: "tuple[str, ...] | None" = None) -> Doors:
     """Bind what HTTP is to be served on.
 
     Args:
         ingest_path: of the ingest socket, which is bound.
         listen: `host:port` of TCP; None for none.
+        hosts: names and addresses under which that may be asked; None for no list.
 
     Raises:
         ConfigurationError: the address cannot be had, or aiohttp is not installed and an address is given.
@@ -123,7 +126,7 @@ def open_doors(ingest_path: str, listen: str | None) -> Doors:
         _log.warning("no %s: %s", ADMIN_NAME, error)
     if listen is not None:
         try:
-            door = _listen_tcp(parse_address(listen))
+            door = _listen_tcp(parse_address(listen))._replace(hosts=hosts)
             opened.append(door)
             _log.info("HTTP waits", extra={"fields": {"listen": str(door.address)}})
         except BaseException:

@@ -7,7 +7,6 @@ time for it and for the answer. A request has no body.
 """
 
 import asyncio
-import ipaddress
 import logging
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +20,9 @@ from aiokpl_metrics_protocol import MetricKind
 from aiokpl_metricsd.aggregating.live import LIVE_SECONDS
 from aiokpl_metricsd.rendering.exposition import Form, accepts_gzip, choose_form
 from aiokpl_metricsd.serving.door import Door
+from aiokpl_metricsd.serving.host import HostRule
 from aiokpl_metricsd.serving.observer import Requests
+from aiokpl_metricsd.serving.scrape import Reading, Scrapes
 from aiokpl_metricsd.serving.statement import Statement
 from aiokpl_metricsd.snapshot import MetricSnapshot
 
@@ -67,6 +68,7 @@ class Site(NamedTuple):
         is_ready: whether events are taken.
         time: epoch seconds.
         requests: where requests are counted.
+        scrapes: where a page that was read is noted.
     """
 
     page: Callable[[Form], Iterator[str]]
@@ -75,6 +77,7 @@ class Site(NamedTuple):
     is_ready: Callable[[], bool]
     time: Callable[[], float]
     requests: Requests
+    scrapes: Scrapes
 
 
 class LiveRow(msgspec.Struct, frozen=True):
@@ -94,12 +97,16 @@ class LiveRow(msgspec.Struct, frozen=True):
 
 
 class Answer(NamedTuple):
-    """What goes back: the parts are asked for one in a turn of the event loop."""
+    """What goes back: the parts are asked for one in a turn of the event loop.
+
+    A page that is sent whole is noted as read.
+    """
 
     status: int
     content_type: str
     parts: Iterator[str | bytes]
     headers: Mapping[str, str] = {}
+    reading: Reading | None = None
 
 
 class HttpServer:
@@ -149,10 +156,10 @@ class HttpServer:
     def _build_factory(
         self, door: Door, loop: asyncio.AbstractEventLoop
     ) -> Callable[[], asyncio.BaseProtocol]:
-        is_local = door.address is not None and _is_loopback(door.address.host)
+        rule = None if door.address is None else HostRule(door.hosts)
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
-            return await self._handle(request, checks_host=is_local)
+            return await self._handle(request, rule)
 
         server = web.Server(
             handle,
@@ -211,10 +218,10 @@ class HttpServer:
 
     # ---- requests
 
-    async def _handle(self, request: web.BaseRequest, *, checks_host: bool) -> web.StreamResponse:
+    async def _handle(self, request: web.BaseRequest, rule: HostRule | None) -> web.StreamResponse:
         protocol = request.protocol
         self._idle[protocol] = None
-        answer = self._choose(request, checks_host=checks_host)
+        answer = self._choose(request, rule)
         known = request.path if request.path in self._routes else _NOT_FOUND
         self._site.requests.note(known, answer.status)
         gzip = (
@@ -234,6 +241,8 @@ class HttpServer:
                 if request.method != "HEAD":
                     await self._send(response, answer.parts, gzip=gzip)
                 await response.write_eof()
+            if answer.reading is not None and request.method != "HEAD":
+                self._site.scrapes.note(answer.reading)
         except TimeoutError:
             _log.warning("an answer took too long", extra={"fields": {"path": known}})
             protocol.force_close()
@@ -261,8 +270,8 @@ class HttpServer:
             if part is None:
                 return
 
-    def _choose(self, request: web.BaseRequest, *, checks_host: bool) -> Answer:
-        if checks_host and not _is_local_host(request.headers.get("Host", "")):
+    def _choose(self, request: web.BaseRequest, rule: HostRule | None) -> Answer:
+        if rule is not None and not rule.admits(_find_own_host(request), request.headers.get("Host", "")):
             # A name that leads here from a page in somebody's browser (DNS rebinding).
             return _say(web.HTTPMisdirectedRequest.status_code, "this host is not served here")
         route = self._routes.get(request.path)
@@ -277,9 +286,9 @@ class HttpServer:
 
     def _answer_metrics(self, request: web.BaseRequest) -> Answer:
         form = choose_form(request.headers.get("Accept", ""))
-        return Answer(
-            web.HTTPOk.status_code, form.value, self._site.page(form), {"Vary": "Accept, Accept-Encoding"}
-        )
+        reading = self._site.scrapes.begin()
+        headers = {"Vary": "Accept, Accept-Encoding"}
+        return Answer(web.HTTPOk.status_code, form.value, self._site.page(form), headers, reading)
 
     def _answer_ledger(self, _request: web.BaseRequest) -> Answer:
         parts = _encode_statement(self._site.statement())
@@ -358,17 +367,10 @@ def _build_row(snapshot: MetricSnapshot) -> LiveRow:
     )
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _is_local_host(header: str) -> bool:
-    """Tell whether a Host header names this machine to itself."""
-    host = header[1 : header.rfind("]")] if header.startswith("[") else header.partition(":")[0]
-    return _is_loopback(host.lower().rstrip("."))
+def _find_own_host(request: web.BaseRequest) -> str:
+    """Return the address of this end of a TCP connection: of a wildcard, the one that was connected to."""
+    name = None if request.transport is None else request.transport.get_extra_info("sockname")
+    return str(name[0]) if name else ""
 
 
 __all__ = ["ANSWER_S", "FIRST_REQUEST_S", "MAX_CONNECTIONS", "HttpServer", "LiveRow", "Site"]

@@ -1,5 +1,6 @@
 """The daemon's parts -> samples of its own metrics, the page, the statement. Reads, and changes nothing."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from aiokpl_metricsd.rendering.exposition import EOF_LINE, Form
 from aiokpl_metricsd.serving import own_metrics as own
 from aiokpl_metricsd.serving.own_metrics import Sample
 from aiokpl_metricsd.serving.producers import list_producers
+from aiokpl_metricsd.serving.scrape import Scrapes
 from aiokpl_metricsd.serving.statement import (
     IngestStatement,
     JournalStatement,
@@ -128,15 +130,17 @@ class Observer:
     Args:
         parts: the daemon's.
         started: epoch seconds when the daemon started; what no state directory keeps counts from then.
+        monotonic: seconds.
     """
 
-    def __init__(self, parts: Parts, started: float) -> None:
+    def __init__(self, parts: Parts, started: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Read nothing yet."""
         self._parts = parts
         self._started = started
         self._kept = () if parts.outbox is None else own.KEPT
         self.scraped: Mapping[str, ScrapedSink] = {}
         self.requests = Requests()
+        self.scrapes = Scrapes(self._count_scrapable, monotonic)
 
     def collect(self) -> list[Sample]:
         """Return every metric of the daemon as it is now."""
@@ -175,6 +179,13 @@ class Observer:
             journal,
             outbox,
         )
+
+    def _count_scrapable(self) -> tuple[int, int]:
+        """Return the events that have come in, and the snapshots of sinks that are scraped."""
+        ledger, ledgers = self._parts.ledger, self._parts.delivery.ledgers
+        scraped = [ledgers[name] for name in self.scraped if name in ledgers]
+        lost = sum(ledger.events_refused.values()) + ledger.events_unreadable
+        return ledger.events_decoded - lost, sum(each.delivered for each in scraped)
 
     def _read_software(self) -> Mapping[int, str]:
         return {} if self._parts.lanes is None else self._parts.lanes.read_software()
