@@ -53,16 +53,25 @@ TYPES = {
     "strategy": {"RollingUpdate", "Recreate"},
 }
 
+WITH_TEMPLATE = frozenset({"Deployment", "Job"})
+WITHOUT_POD = frozenset({"ConfigMap", "PodMonitor", "ServiceAccount"})
+
 HOST = ("hostNetwork", "hostPID", "hostIPC", "hostUsers")
 CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
 
 
 def find_problems(manifest: Node) -> list[str]:
-    """Return what is wrong with a manifest that has a pod template; nothing for any other."""
-    template = manifest.get("spec", {}).get("template")
-    if template is None:
+    """Return what is wrong with a manifest.
+
+    Raises:
+        ValueError: it is of a kind that is not known here, and may have a pod where nobody looks.
+    """
+    kind = manifest["kind"]
+    if kind in WITHOUT_POD:
         return []
-    return [*_check_pod(manifest["kind"], template["spec"]), *_check_enums(manifest, "")]
+    if kind not in WITH_TEMPLATE:
+        raise ValueError(f"a manifest of an unknown kind: {kind}")
+    return [*_check_pod(kind, manifest["spec"]["template"]["spec"]), *_check_enums(manifest, "")]
 
 
 def _check_pod(kind: str, spec: Node) -> Iterator[str]:

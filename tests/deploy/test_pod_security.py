@@ -147,3 +147,9 @@ def test_the_checker_finds_each_thing_that_is_not_restricted_or_no_value(
     assert find_problems(job) == []
     spoil(job["spec"]["template"]["spec"])
     assert find_problems(job)
+
+
+@pytest.mark.parametrize("kind", ["CronJob", "Pod", "StatefulSet"])
+def test_a_kind_whose_pod_nobody_looks_for_is_refused(kind: str) -> None:
+    with pytest.raises(ValueError, match=kind):
+        find_problems({"kind": kind, "spec": {}})
