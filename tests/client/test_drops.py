@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from types import FrameType
 
 import pytest
@@ -56,3 +57,35 @@ def test_a_signal_handler_may_count_in_the_midst_of_counting() -> None:
     counts = drops.counts()
     assert calls > 0
     assert counts["closed"] == calls
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
+def test_a_ctrl_c_in_the_midst_of_counting_neither_stops_it_nor_counts_twice() -> None:
+    drops = DropCounter()
+    counted = interrupts = 0
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    deadline = time.monotonic() + 20
+    try:
+        while interrupts < 1_000 and time.monotonic() < deadline:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0001)
+                while True:
+                    drops.add(DropReason.CLOSED, 1)
+                    counted += 1
+                    if counted % 20 == 0:
+                        drops.counts()
+            except KeyboardInterrupt:
+                interrupts += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert interrupts >= 1_000
+    # An interrupt may come after an event was counted and before this test has noted it.
+    assert counted <= drops.counts()["closed"] <= counted + interrupts
+    for _ in range(1_000):
+        drops.add(DropReason.CLOSED, 1)
+    assert len(drops._news) < 1_000

@@ -1,5 +1,7 @@
 """While the daemon is away or does not read: what is folded comes through, exactly; memory stays bounded."""
 
+import gc
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -163,6 +165,28 @@ def test_thousands_of_histograms_have_room_in_the_fold_and_memory_is_bounded(ben
     assert bench.outbound.dropped() == {}
     assert progress.events_pending + progress.events_in_fold == recorded
     assert progress.bytes_in_fold <= module.MAX_PENDING_BYTES + 2_000 * module.FOLD_BYTES_PER_SERIES
+
+
+def test_series_that_come_and_go_for_hours_take_no_more_memory(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_PENDING_BYTES", 300_000)
+    monkeypatch.setattr(module, "FOLD_BYTES_PER_SERIES", 0)
+    table = bench.outbound._table = bench.table = BufferTable(3_000)
+
+    def run(minutes: int) -> int:
+        for _ in range(minutes):
+            for number in range(1_000):
+                bench.put(f"{bench.now}-{number}", 1, "counter")
+            bench.tick(60)
+            table.retire_idle(bench.now)
+        gc.collect()
+        # One a bytes object at least, and much quicker to ask for than what tracemalloc would have traced.
+        return sys.getallocatedblocks()
+
+    before = run(minutes=6)
+    assert run(minutes=120) - before < 5_000
+    assert sum(bench.outbound.dropped().values()) + bench.outbound.progress.events_in_fold > 120_000
 
 
 def test_what_is_folded_is_dropped_with_the_rest_at_the_end(bench: Bench) -> None:

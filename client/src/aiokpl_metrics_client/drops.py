@@ -3,8 +3,7 @@
 Of a reason that is a mistake in the application, the first case is told in words as well, once.
 """
 
-import threading
-
+from aiokpl_metrics_client.exclusive import Exclusive
 from aiokpl_metrics_client.statistics import DropReason
 
 # So many reports wait, at most, for whoever adds them up.
@@ -16,16 +15,19 @@ class DropCounter:
 
     Adding to a number is several steps, and another thread may come in between; a lock would have a signal
     handler wait for the very thread that it interrupted. So a report is appended to a list, in one step, and
-    added up by whoever gets the lock without waiting for it.
+    added up by whoever may do so without waiting. A Ctrl-C may come in the midst of that: the counts and what
+    they are the counts of change in one step.
     """
 
-    __slots__ = ("_counts", "_lock", "_mistakes", "_news", "_untold")
+    __slots__ = ("_added_up", "_exclusive", "_mistakes", "_news", "_untold")
 
     def __init__(self) -> None:
         """Start at nothing."""
-        self._lock = threading.Lock()
+        self._exclusive = Exclusive()
         self._news: list[tuple[DropReason, int]] = []
-        self._counts: dict[str, int] = {}
+        # The counts; how many reports of the list's beginning are in them, and the last one of those: where
+        # that is no longer in its place, they were taken out of the list. Never changed, only replaced.
+        self._added_up: tuple[dict[str, int], int, tuple[DropReason, int] | None] = ({}, 0, None)
         self._mistakes: dict[DropReason, str] = {}
         self._untold: list[str] = []
 
@@ -56,21 +58,30 @@ class DropCounter:
     def counts(self) -> dict[str, int]:
         """Return the events discarded so far, by the reason's word."""
         self._add_up()
-        return dict(self._counts)
+        return dict(self._added_up[0])
 
     def _add_up(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            return
-        try:
-            news, counts = self._news, self._counts
-            length = len(news)
-            for reason, count in news[:length]:
+        self._exclusive.run(self._add_news, 0.0, _ignore)
+
+    def _add_news(self) -> bool:
+        news = self._news
+        counts, length, last = self._added_up
+        if length and len(news) >= length and news[length - 1] is last:
+            del news[:length]
+        waiting = tuple(news)
+        if waiting:
+            counts = dict(counts)
+            for reason, count in waiting:
                 # Not `value`, a property of the enumeration's: it takes half of the time.
                 word = reason._value_
                 counts[word] = counts.get(word, 0) + count
-            del news[:length]
-        finally:
-            self._lock.release()
+            self._added_up = (counts, len(waiting), waiting[-1])
+            del news[: len(waiting)]
+        return True
+
+
+def _ignore() -> None:
+    """Nothing is to be mended: what was not added up still waits."""
 
 
 __all__ = ["DropCounter"]
