@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from aiokpl_metrics_client.exclusive import Exclusive
+from aiokpl_metrics_client.exclusive import Exclusive, _Claim
 from tests.support.polling import wait_for
 
 
@@ -70,3 +70,31 @@ def test_what_comes_out_of_the_work_is_told_and_passed_on(error: type[BaseExcept
         exclusive.run(fail, None, lambda: aborted.append(exclusive.run(lambda: True, None, _ignore)))
     assert aborted == [None]
     assert exclusive.run(lambda: True, 0.0, _ignore) is True
+
+
+def test_who_interrupts_the_wait_of_his_own_thread_works_in_its_place() -> None:
+    exclusive = Exclusive()
+    # A signal handler comes between a claim and its work.
+    exclusive._claims.append(_Claim(threading.get_ident()))
+    assert exclusive.run(lambda: True, 30.0, _ignore)
+
+
+def test_nobody_waits_for_what_is_abandoned() -> None:
+    exclusive = Exclusive()
+    begins, ends = threading.Event(), threading.Event()
+    results: list[bool | None] = []
+
+    def work() -> bool:
+        begins.set()
+        return ends.wait(30)
+
+    worker = threading.Thread(target=exclusive.run, args=(work, None, _ignore))
+    worker.start()
+    assert begins.wait(30)
+    waiter = threading.Thread(target=lambda: results.append(exclusive.run(lambda: True, None, _ignore)))
+    waiter.start()
+    exclusive.is_abandoned = True
+    waiter.join(30)
+    ends.set()
+    worker.join(30)
+    assert results == [None]

@@ -1,6 +1,7 @@
 """`flush`, `close` and letting go: what was recorded is handed over or counted; no wait is endless."""
 
 import gc
+import select
 import sys
 import threading
 import time
@@ -238,3 +239,28 @@ def test_a_client_let_go_where_no_thread_could_start_sends_what_it_has(
     gc.collect()
     door.read()
     assert door.events() == 1
+
+
+def test_flush_and_close_work_where_a_library_has_taken_poll_away(
+    door: Door, client: MetricsClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As eventlet does.
+    monkeypatch.delattr(select, "poll")
+    filler = hold_back(client, door)
+    assert not client.flush(0.01)
+    assert client._sender._outbound.transport.wait(0.0)
+    door.wait_for_events(filler)
+    assert client.flush()
+    assert client.close()
+
+
+def test_a_failure_within_is_no_exception_of_flush_or_close(
+    client: MetricsClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object, **_options: object) -> bool:
+        raise RuntimeError("within")
+
+    client.put("n")
+    monkeypatch.setattr(client._sender._outbound, "send", fail)
+    assert not client.flush(0.0)
+    assert not client.close(0.0)

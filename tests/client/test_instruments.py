@@ -20,7 +20,7 @@ Make = Callable[..., Instrument]
 
 
 class Clock:
-    """Stands in for the module `time`."""
+    """Stands in for the clocks of the system."""
 
     def __init__(self) -> None:
         self.now_ns = 0
@@ -33,7 +33,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module, "Clock", clock)
     return clock
 
 

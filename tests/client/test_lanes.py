@@ -205,8 +205,8 @@ def test_acks_of_a_daemon_that_died_with_unread_frames_count(
     _wait_for_events(lanes, 1)
     wait_for(lambda: client.statistics().events_unacknowledged == 0, "the ack")
     outbound = client._sender._outbound
-    # The thread stands still: an ack comes, two frames stay unread, and then the daemon dies.
-    with client._sender._exclusive._lock:
+
+    def die_with_unread_frames() -> bool:
         client.put("n")
         outbound.drain(all_of_it=True)
         assert not outbound.send()
@@ -220,6 +220,10 @@ def test_acks_of_a_daemon_that_died_with_unread_frames_count(
         outbound._receive()
         assert outbound.progress.events_unacknowledged == 0, "the ack came behind ECONNRESET"
         assert outbound.transport.way.value == "", "and after it the end"
+        return True
+
+    # The thread stands still: an ack comes, two frames stay unread, and then the daemon dies.
+    assert client._sender._exclusive.run(die_with_unread_frames, 30.0, outbound.recount)
 
 
 def test_a_daemon_that_ends_in_order_acknowledges_what_it_read_and_the_next_one_gets_the_rest(

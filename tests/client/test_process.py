@@ -42,11 +42,32 @@ class Clock:
 def test_all_senders_together_get_the_time_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     first, second = Member(clock, 2.0), Member(clock, 2.0)
-    monkeypatch.setattr(process, "time", clock)
+    monkeypatch.setattr(process, "Clock", clock)
     monkeypatch.setattr(process, "read_members", lambda: [first, second])
     process._flush_all()
     assert first.given == [(process.EXIT_TIMEOUT_S, process.EXIT_AWAY_TIMEOUT_S)]
     assert second.given == [(process.EXIT_TIMEOUT_S - 2.0, process.EXIT_AWAY_TIMEOUT_S - 2.0)]
+
+
+def test_a_sender_that_fails_keeps_no_other_from_its_flush_or_its_new_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Failing(Member):
+        def flush(self, timeout_s: float, away_timeout_s: float | None = None) -> bool:
+            raise AttributeError("poll")
+
+        def after_fork_in_child(self) -> None:
+            raise AttributeError("poll")
+
+    clock = Clock()
+    other = Member(clock, 0.0)
+    monkeypatch.setattr(process, "read_members", lambda: [Failing(clock, 0.0), other])
+    process._flush_all()
+    with process._loading:
+        # As the hook before a fork.
+        process._loading.acquire()
+        process._after_fork_in_child()
+    assert (len(other.given), other.forks) == (1, 1)
 
 
 def test_a_module_that_is_only_half_imported_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,18 @@
 
 import itertools
 import logging
+import math
 import socket
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from aiokpl_metrics_client import MetricsClient, State
+from aiokpl_metrics_client import MetricsClient, State, complaint
 from aiokpl_metrics_client import outbound as outbound_module
+from aiokpl_metrics_client.clock import Clock
 from tests.client.conftest import ClientMaker
 from tests.client.door import Door, dropped, expand, hold_back
 from tests.support.polling import wait_for
@@ -140,9 +143,12 @@ def test_an_absent_daemon_is_logged_once_a_minute(
         assert not client.flush(0.0)
     wait_for(lambda: caplog.records, "the report")
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    monkeypatch.setattr(client._sender._complaint, "_next_at", 0.0)
-    assert not client.flush(0.0)
-    assert len(caplog.records) == 2
+    last = Clock.monotonic()
+    for passed_s, lines in ((59.0, 1), (61.0, 2)):
+        now = last + passed_s
+        monkeypatch.setattr(complaint, "Clock", SimpleNamespace(monotonic=lambda now=now: now))
+        assert not client.flush(0.0)
+        assert len(caplog.records) == lines
 
 
 def test_a_log_handler_may_record_and_flush(make_client: ClientMaker) -> None:
@@ -195,3 +201,97 @@ def test_without_unix_sockets_events_are_counted_once_logged_and_never_kept(
     statistics = client.statistics()
     assert (statistics.state, statistics.dropped) == (State.UNSUPPORTED, {"unsupported": 2})
     assert caplog.text.count("no Unix sockets") == 1
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_a_log_handler_that_ends_the_thread_it_runs_in_does_not_end_the_client_s(
+    directory: Path, make_client: ClientMaker, error: type[BaseException]
+) -> None:
+    logged = threading.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logged.set()
+            raise error
+
+    handler = Handler()
+    logger = logging.getLogger("aiokpl_metrics_client")
+    logger.addHandler(handler)
+    client = make_client()
+    try:
+        client.put("n")
+        assert logged.wait(30)
+    finally:
+        logger.removeHandler(handler)
+    door = Door(directory / "metrics.sock")
+    client.put("n")
+    door.wait_for_events(2)
+    door.close()
+
+
+def test_a_log_handler_that_blocks_holds_up_no_event(directory: Path, make_client: ClientMaker) -> None:
+    logged, goes_on = threading.Event(), threading.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logged.set()
+            goes_on.wait(30)
+
+    handler = Handler()
+    logger = logging.getLogger("aiokpl_metrics_client")
+    logger.addHandler(handler)
+    client = make_client()
+    try:
+        client.put("n")
+        assert logged.wait(30)
+        # Another line waits for the first one, in no thread of its own.
+        client.put("m", math.nan)
+        door = Door(directory / "metrics.sock")
+        door.wait_for_events(1)
+        tellers = [each for each in threading.enumerate() if each.name == "aiokpl-metrics-client-log"]
+        assert len(tellers) == 1
+    finally:
+        goes_on.set()
+        logger.removeHandler(handler)
+    door.close()
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("once"), SystemExit("once")], ids=["exception", "exit"])
+def test_the_thread_goes_on_whatever_comes_out_of_its_wait(
+    door: Door, client: MetricsClient, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    real = client._sender._wait
+    failures = iter([failure])
+
+    def wait() -> None:
+        for each in failures:
+            raise each
+        real()
+
+    monkeypatch.setattr(client._sender, "_wait", wait)
+    client.put("n")
+    door.wait_for_events(1)
+
+
+def test_a_thread_that_ended_is_replaced(door: Door, client: MetricsClient) -> None:
+    client.put("n")
+    door.wait_for_events(1)
+    ended = threading.Thread(target=lambda: None)
+    ended.start()
+    ended.join()
+    client._sender._thread = ended
+    client.put("m")
+    door.wait_for_events(2)
+    assert client._sender._is_running()
+
+
+def test_a_clock_that_a_test_has_frozen_holds_up_no_flush(
+    make_client: ClientMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make_client()
+    client.put("n")
+    with monkeypatch.context() as patched:
+        for name in ("monotonic", "time", "perf_counter_ns"):
+            frozen = getattr(time, name)()
+            patched.setattr(time, name, lambda frozen=frozen: frozen)
+        assert not client.flush(0.05)

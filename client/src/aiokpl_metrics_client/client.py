@@ -1,13 +1,13 @@
 """What an application calls: `put` for one event, instruments for many, `flush` and `close` at the end."""
 
 import os
-import time
 import weakref
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from aiokpl_metrics_client.buffers import encode_checked
+from aiokpl_metrics_client.clock import Clock
 from aiokpl_metrics_client.instruments import (
     Append,
     Counter,
@@ -327,7 +327,7 @@ class MetricsClient:
         series = self._build_series(key[0], None, None, dimensions)
         # Before the event is there: what a child has of its parent's is dropped.
         self._sender.check_process()
-        self._sender.table.put(key, series, value, time.monotonic())
+        self._sender.table.put(key, series, value, Clock.monotonic())
         self._sender.start()
 
     def _build_series(

@@ -1,8 +1,16 @@
-"""A problem -> one log line a minute, at most. Never raises, whatever a log handler does."""
+"""Mistakes and problems -> log lines, of problems one a minute at most. Never raises an `Exception`.
 
+A log handler may do anything: block, exit, record metrics. So the sender's thread has its lines logged by a
+thread that lives for them alone; whoever else sends logs them himself.
+"""
+
+import contextlib
 import sys
-import time
+import threading
+from collections.abc import Callable
 from typing import Any
+
+from aiokpl_metrics_client.clock import Clock
 
 INTERVAL_S = 60.0
 
@@ -11,24 +19,46 @@ class Complaint:
     """What there is to say to whoever reads the log.
 
     Attributes:
-        problem: in words; "" where there is none. Said by the next `say` that may.
+        problem: in words; "" where there is none. Said by the next `tell` that may.
     """
 
-    __slots__ = ("_next_at", "problem")
+    __slots__ = ("_next_at", "_teller", "problem")
 
     def __init__(self) -> None:
         """Have none."""
         self.problem = ""
         self._next_at = 0.0
+        self._teller: threading.Thread | None = None
 
-    def say(self) -> None:
-        """Log the problem, if there is one and the last line is long enough ago."""
-        problem = self.problem
-        if not problem or time.monotonic() < self._next_at:
+    def tell(self, take_mistakes: Callable[[], list[str]]) -> None:
+        """Log the mistakes, and the problem if the last line about one is long enough ago."""
+        for line in [*take_mistakes(), *self._take_problem()]:
+            warn(line)
+
+    def tell_aside(self, take_mistakes: Callable[[], list[str]]) -> None:
+        """Do the same without waiting for a log handler: where one still blocks, the lines wait for it."""
+        if self._teller is not None and self._teller.is_alive():
             return
-        self._next_at = time.monotonic() + INTERVAL_S
+        lines = [*take_mistakes(), *self._take_problem()]
+        if not lines:
+            return
+        teller = threading.Thread(
+            target=_warn_of_all, args=(lines,), name="aiokpl-metrics-client-log", daemon=True
+        )
+        try:
+            teller.start()
+        except (RuntimeError, MemoryError):
+            _warn_of_all(lines)
+        else:
+            self._teller = teller
+
+    def _take_problem(self) -> list[str]:
+        problem, now = self.problem, Clock.monotonic()
+        if not problem or now < self._next_at:
+            return []
+        self._next_at = now + INTERVAL_S
         self.problem = ""
-        warn(problem)
+        return [problem]
 
 
 def warn(text: str) -> None:
@@ -40,8 +70,15 @@ def warn(text: str) -> None:
             logging.getLogger("aiokpl_metrics_client").warning("metrics: %s", text)
         else:
             sys.stderr.write(f"metrics: {text}\n")
-    except Exception:  # noqa: BLE001 - neither a log handler nor a closed stream may end the sender
+    except Exception:  # noqa: BLE001 - neither a log handler nor a closed stream may end whoever records
         return
+
+
+def _warn_of_all(lines: list[str]) -> None:
+    # Nothing that comes out of a log handler ends more than this.
+    with contextlib.suppress(BaseException):
+        for line in lines:
+            warn(line)
 
 
 __all__ = ["INTERVAL_S", "Complaint", "warn"]

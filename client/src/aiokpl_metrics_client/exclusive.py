@@ -1,56 +1,99 @@
 """One thread at a time at work, and nobody who comes back into his own work; no Ctrl-C leaves it taken.
 
 A signal handler or a finalizer may come while its own thread is at work: it must neither wait for that thread
-nor begin in the midst of it. And an exception may come out of a signal handler at any moment, in the main
-thread: between taking a lock and the `try` that would give it back, for instance. Only `with` has no such
-moment, and that cannot wait for a limited time; so whoever may not wait looks first.
+nor begin in the midst of it. An exception may come out of a signal handler at any moment, in the main thread:
+between taking a lock and the `try` that would give it back, for instance. And a signal handler may fork while
+its thread waits, and the child waits on for a thread that it does not have. So there is no lock: whoever
+wants to work puts a claim into a list and looks whether it is the first, within a `try` that takes it out
+again; and who has to wait looks now and then, also whether the whole object is abandoned.
 """
 
 import threading
 import time
 from collections.abc import Callable
+from enum import Enum
+
+from aiokpl_metrics_client.clock import Clock
 
 # How often is looked whether another thread is still at work: it is for one drain.
 _POLL_S = 0.002
 
 
-class Exclusive:
-    """Does one thing at a time."""
+class _Claim:
+    """Of one thread. Compares by identity, so that each takes out its own."""
 
-    __slots__ = ("_lock", "_worker")
+    __slots__ = ("is_working", "thread")
+
+    def __init__(self, thread: int) -> None:
+        self.thread = thread
+        self.is_working = False
+
+
+class _Busy(Enum):
+    """Another thread was first."""
+
+    BUSY = "busy"
+
+
+class Exclusive:
+    """Does one thing at a time.
+
+    Attributes:
+        is_abandoned: nobody begins any more, and nobody waits: set in a forked child, where the thread that
+            is at work may not exist.
+    """
+
+    __slots__ = ("_claims", "is_abandoned")
 
     def __init__(self) -> None:
         """Be free."""
-        self._lock = threading.RLock()
-        # The thread that is at work, or 0.
-        self._worker = 0
+        self._claims: list[_Claim] = []
+        self.is_abandoned = False
 
     def run(
         self, do: Callable[[], bool], timeout_s: float | None, on_abort: Callable[[], None]
     ) -> bool | None:
         """Do something alone, and return what it returns.
 
-        None is that it was not done: time is up, or this very thread is at work. A `timeout_s` of None has no
-        end; `on_abort` is called, still alone, where an exception comes out of `do`.
+        None is that it was not done: time is up, this very thread is at work, or all is abandoned. A
+        `timeout_s` of None has no end; `on_abort` is called, still alone, where an exception comes out of
+        `do`.
         """
-        thread = threading.get_ident()
-        deadline = time.monotonic() + (timeout_s or 0.0)
-        while timeout_s is not None and self._worker not in (0, thread):
-            left = deadline - time.monotonic()
+        claim = _Claim(threading.get_ident())
+        deadline = None if timeout_s is None else Clock.monotonic() + timeout_s
+        while not self.is_abandoned:
+            done = self._try(claim, do, on_abort)
+            if done is not _Busy.BUSY:
+                return done
+            left = _POLL_S if deadline is None else deadline - Clock.monotonic()
             if left <= 0:
-                return None
+                break
             time.sleep(min(left, _POLL_S))
-        with self._lock:
-            if self._worker == thread:
+        return None
+
+    def _try(
+        self, claim: _Claim, do: Callable[[], bool], on_abort: Callable[[], None]
+    ) -> bool | _Busy | None:
+        claims = self._claims
+        try:
+            # Each of these is one step, whatever other threads do.
+            claims.append(claim)
+            first = claims[0]
+            if first.thread != claim.thread:
+                return _Busy.BUSY
+            # Another claim of our own thread is that of a frame beneath us: it works, or it was about to.
+            if first.is_working:
                 return None
             try:
-                self._worker = thread
+                first.is_working = True
                 return do()
             except BaseException:
                 on_abort()
                 raise
             finally:
-                self._worker = 0
+                first.is_working = False
+        finally:
+            claims.remove(claim)
 
 
 __all__ = ["Exclusive"]

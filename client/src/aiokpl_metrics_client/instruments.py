@@ -3,12 +3,12 @@
 import copy
 import functools
 import inspect
-import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeGuard, TypeVar, cast
 
+from aiokpl_metrics_client.clock import Clock
 from aiokpl_metrics_protocol import SUMMED_GAUGE, MetricKind, Series
 
 Append: TypeAlias = Callable[[float], object]
@@ -115,7 +115,7 @@ class Timer(Histogram):
 
     def __enter__(self) -> "Timer":  # noqa: PYI034 - typing has no Self before 3.11
         """Start the clock."""
-        _starts.set((self, time.perf_counter_ns(), _starts.get()))
+        _starts.set((self, Clock.perf_counter_ns(), _starts.get()))
         return self
 
     def __exit__(
@@ -125,7 +125,7 @@ class Timer(Histogram):
         tb: TracebackType | None,
     ) -> None:
         """Record the time since entering."""
-        end = time.perf_counter_ns()
+        end = Clock.perf_counter_ns()
         starts = _starts.get()
         # Blocks of other timers, in generators, may have begun since and still run.
         others: list[_Starts] = []
@@ -165,21 +165,21 @@ class Timer(Histogram):
 
             @functools.wraps(function)
             async def measured_coroutine(*args: _P.args, **kwargs: _P.kwargs) -> Any:  # noqa: ANN401 - what `function` returns
-                start = time.perf_counter_ns()
+                start = Clock.perf_counter_ns()
                 try:
                     return await function(*args, **kwargs)
                 finally:
-                    self.record((time.perf_counter_ns() - start) / self._unit_ns)
+                    self.record((Clock.perf_counter_ns() - start) / self._unit_ns)
 
             return cast("Callable[_P, _R]", measured_coroutine)
 
         @functools.wraps(function)
         def measured(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            start = time.perf_counter_ns()
+            start = Clock.perf_counter_ns()
             try:
                 return function(*args, **kwargs)
             finally:
-                self.record((time.perf_counter_ns() - start) / self._unit_ns)
+                self.record((Clock.perf_counter_ns() - start) / self._unit_ns)
 
         return measured
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from aiokpl_metrics_client.buffers import Buffer, BufferTable, count_events, take
+from aiokpl_metrics_client.clock import Clock
 from aiokpl_metrics_client.drops import DropCounter
 from aiokpl_metrics_client.encoder import (
     FRONT_DOOR_FRAME_BYTES,
@@ -81,8 +82,8 @@ class Outbound:
         transport: Transport,
         producer_id: int,
         *,
-        wall: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = Clock.wall,
+        monotonic: Callable[[], float] = Clock.monotonic,
     ) -> None:
         """Start empty."""
         self.transport = transport

@@ -11,12 +11,14 @@ package: `socket` takes half as long as the whole rest of it.
 """
 
 import atexit
+import contextlib
 import importlib
 import os
 import sys
 import threading
-import time
 from typing import Any, Protocol
+
+from aiokpl_metrics_client.clock import Clock
 
 # For all senders together: how long to wait for a daemon that is there but busy, and for one that is not.
 EXIT_TIMEOUT_S = 5.0
@@ -83,17 +85,20 @@ def read_members() -> list[Member]:
 
 
 def _flush_all() -> None:
-    now = time.monotonic()
+    now = Clock.monotonic()
     deadline, away_deadline = now + EXIT_TIMEOUT_S, now + EXIT_AWAY_TIMEOUT_S
     for member in read_members():
-        now = time.monotonic()
-        member.flush(deadline - now, away_deadline - now)
+        now = Clock.monotonic()
+        # One that fails does not keep the others from it.
+        with contextlib.suppress(Exception):
+            member.flush(deadline - now, away_deadline - now)
 
 
 def _after_fork_in_child() -> None:
     _loading.release()
     for member in read_members():
-        member.after_fork_in_child()
+        with contextlib.suppress(Exception):
+            member.after_fork_in_child()
     _follow_multiprocessing()
 
 

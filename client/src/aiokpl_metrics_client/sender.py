@@ -14,7 +14,8 @@ from typing import ClassVar, TypeAlias
 
 from aiokpl_metrics_client import process
 from aiokpl_metrics_client.buffers import BufferTable
-from aiokpl_metrics_client.complaint import Complaint, warn
+from aiokpl_metrics_client.clock import Clock
+from aiokpl_metrics_client.complaint import Complaint
 from aiokpl_metrics_client.exclusive import Exclusive
 from aiokpl_metrics_client.instruments import Append
 from aiokpl_metrics_client.outbound import Outbound
@@ -134,7 +135,7 @@ class Sender:
         """Start the thread, if it does not run and is needed."""
         if self._redirected_to is not None:
             return
-        if self._closing or (self._thread is not None and self._pid == os.getpid()):
+        if self._closing or (self._is_running() and self._pid == os.getpid()):
             return
         self.check_process()
         # Whoever else starts it is enough; to wait would be to wait for ourselves, in a signal handler or in
@@ -142,7 +143,7 @@ class Sender:
         if self._is_starting:
             return
         with self._start_lock:
-            if self._thread is not None:
+            if self._is_running():
                 return
             try:
                 self._is_starting = True
@@ -150,6 +151,10 @@ class Sender:
             finally:
                 self._is_starting = False
         self._log()
+
+    def _is_running(self) -> bool:
+        thread = self._thread
+        return thread is not None and thread.is_alive()
 
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._run, name="aiokpl-metrics-client", daemon=True)
@@ -163,7 +168,7 @@ class Sender:
                 self._hindrance = self._complaint.problem = (
                     f"no thread can start ({error!r}); whoever records sends"
                 )
-            self._next_start = time.monotonic() + _START_INTERVAL_S
+            self._next_start = Clock.monotonic() + _START_INTERVAL_S
             self._serve_by(self._build_serving)
         except BaseException:
             # A Ctrl-C. The thread may be on its way, and ends when it finds that it is not ours.
@@ -197,18 +202,22 @@ class Sender:
         if self._own_outbound.state is State.CLOSED and self._redirected_to is None:
             # Nothing is kept any more, and nobody would close another socket.
             return True
-        if self._thread is None and len(self.table) > 0:
+        if not self._is_running() and len(self.table) > 0:
             # It was hindered: by a Ctrl-C, or for want of threads.
             self.start()
-        deadline = time.monotonic() + timeout_s
-        away_deadline = deadline if away_timeout_s is None else time.monotonic() + away_timeout_s
-        return self._hand_over(deadline, away_deadline)
+        deadline = Clock.monotonic() + timeout_s
+        away_deadline = deadline if away_timeout_s is None else Clock.monotonic() + away_timeout_s
+        try:
+            return self._hand_over(deadline, away_deadline)
+        except Exception as error:  # noqa: BLE001 - an application that ends is not to fail for its metrics
+            self._complaint.problem = f"a flush failed: {error!r}"
+            return False
 
     def finish(self, linger_s: float = _LINGER_S) -> None:
         """Let the thread send what is there, for some seconds at most, and end. Callable from a finalizer."""
-        self._end_by = time.monotonic() + linger_s
+        self._end_by = Clock.monotonic() + linger_s
         self._closing = True
-        if self._thread is None:
+        if not self._is_running():
             # None was needed, or none could start: then nobody else sends what there is.
             self.flush(0.0)
             self._try_end(0.0)
@@ -250,6 +259,8 @@ class Sender:
     def after_fork_in_child(self) -> None:
         """Begin anew as another producer: what was recorded before the fork is the parent's to send."""
         had_series = len(self.table) > 0
+        # Whoever was interrupted while it waited for a thread that is not here waits no longer.
+        self._exclusive.is_abandoned = True
         self._own_outbound.transport.close()
         self.table.forget_events()
         self._begin()
@@ -277,13 +288,13 @@ class Sender:
             return outbound.is_settled(mark)
 
         while True:
-            is_settled = self._work(hand_over, deadline - time.monotonic())
+            is_settled = self._work(hand_over, deadline - Clock.monotonic())
             if is_settled is None:
                 return False
             outbound = self._outbound
             if is_settled:
                 return self._has_lost_nothing(without_room, outbound.progress.events_unsendable)
-            left = deadline - time.monotonic()
+            left = deadline - Clock.monotonic()
             if outbound.state is State.AWAY:
                 left = min(left, self._time_away(outbound, away_deadline))
             if left <= 0:
@@ -296,7 +307,7 @@ class Sender:
         """Return for how long it is worth while to wait for a daemon that is away."""
         if outbound.lost_at is not None:
             away_deadline = max(away_deadline, outbound.lost_at + RESTART_S)
-        return away_deadline - time.monotonic()
+        return away_deadline - Clock.monotonic()
 
     def _serve_by(self, build: "Callable[[Append], Append] | None") -> None:
         """Have those who record do the thread's work, or no longer."""
@@ -306,7 +317,7 @@ class Sender:
 
     def _build_serving(self, append: Append) -> Append:
         # Bound here: at the very end of an interpreter, modules are empty.
-        monotonic = time.monotonic
+        monotonic = Clock.monotonic
 
         def record(value: float) -> None:
             append(value)
@@ -317,7 +328,7 @@ class Sender:
 
     def _serve(self) -> None:
         """Do a turn of the thread's work without waiting for anything, and try to start it now and then."""
-        now = time.monotonic()
+        now = Clock.monotonic()
         self._serve_at = now + DRAIN_INTERVAL_S
         self.check_process()
         if now >= self._next_start:
@@ -333,9 +344,13 @@ class Sender:
 
     def _run(self) -> None:
         while self._thread is threading.current_thread():
-            self._wait()
-            if self._work(self._try_turn, None):
-                return
+            try:
+                self._wait()
+                if self._work(self._try_turn, None):
+                    return
+            except BaseException as error:  # noqa: BLE001, PERF203 - nobody else would send what comes next
+                self._complaint.problem = f"the client's thread failed: {error!r}"
+                time.sleep(DRAIN_INTERVAL_S)
 
     def _try_turn(self) -> bool:
         try:
@@ -348,11 +363,11 @@ class Sender:
         """Drain, if it is time to, and send. Return whether that was the last time."""
         outbound = self._outbound
         closing = self._closing
-        if closing or time.monotonic() >= self._drain_at:
+        if closing or Clock.monotonic() >= self._drain_at:
             outbound.drain(all_of_it=closing)
-            self._drain_at = time.monotonic() + min(DRAIN_INTERVAL_S, _until_next_second())
+            self._drain_at = Clock.monotonic() + min(DRAIN_INTERVAL_S, _until_next_second())
         sent_all = self._send(outbound)
-        now = time.monotonic()
+        now = Clock.monotonic()
         if now >= self._next_retire:
             self._next_retire = now + _RETIRE_INTERVAL_S
             self.table.retire_idle(now)
@@ -389,7 +404,7 @@ class Sender:
         state = outbound.state
         if outbound.is_waiting and state is State.HELD_BACK:
             # What comes from the socket is served at once; the buffers are drained no more often for it.
-            if outbound.transport.wait(max(0.0, min(self._drain_at - time.monotonic(), pause))):
+            if outbound.transport.wait(max(0.0, min(self._drain_at - Clock.monotonic(), pause))):
                 return
             pause = min(_RETRY_S, pause)
         elif outbound.is_waiting and state is State.AWAY:
@@ -415,13 +430,15 @@ class Sender:
 
     def _log(self) -> None:
         """Log each mistake once, and the problem there is at most once a minute."""
-        for mistake in self._outbound.drops.take_untold():
-            warn(mistake)
-        self._complaint.say()
+        complaint, take_mistakes = self._complaint, self._outbound.drops.take_untold
+        if self._thread is threading.current_thread():
+            complaint.tell_aside(take_mistakes)
+        else:
+            complaint.tell(take_mistakes)
 
 
 def _until_next_second() -> float:
-    return 1.0 - time.time() % 1.0 + 0.001
+    return 1.0 - Clock.wall() % 1.0 + 0.001
 
 
 def _draw_producer_id() -> int:

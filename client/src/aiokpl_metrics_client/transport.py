@@ -169,18 +169,16 @@ class Transport:
         connection = self._socket
         if connection is None:
             return False
-        import select
-
-        wanted = select.POLLOUT
-        if self.way is Way.LANE:
-            wanted = select.POLLIN | (select.POLLOUT if self._is_blocked and not self._is_ending else 0)
-        poll = select.poll()
-        try:
-            poll.register(connection.fileno(), wanted)
-            ready = poll.poll(max(1, int(timeout_s * 1000)))
-        except (OSError, ValueError):
+        is_lane = self.way is Way.LANE
+        is_writable = _wait_for(
+            connection.fileno(),
+            timeout_s,
+            reads=is_lane,
+            writes=not is_lane or (self._is_blocked and not self._is_ending),
+        )
+        if is_writable is None:
             return False
-        if ready and ready[0][1] & select.POLLOUT and self._refusals > 1:
+        if is_writable and self._refusals > 1:
             pauses = min(self._refusals, _MAX_REFUSED_PAUSES)
             time.sleep(min(timeout_s, pauses * _REFUSED_PAUSE_S))
         return True
@@ -383,6 +381,24 @@ def _identify(connection: "socket.socket") -> tuple[int, int]:
 
 def _is_still(connection: "socket.socket", identity: tuple[int, int]) -> bool:
     return identity != (0, 0) and _identify(connection) == identity
+
+
+def _wait_for(descriptor: int, timeout_s: float, *, reads: bool, writes: bool) -> bool | None:
+    """Wait until a socket is ready. Return whether it is for writing, or None where that cannot be told."""
+    import select
+
+    try:
+        if not hasattr(select, "poll"):
+            # Libraries of green threads take it away, since they cannot make it wait without a thread.
+            watched = [descriptor]
+            ready = select.select(watched if reads else (), watched if writes else (), (), timeout_s)
+            return bool(ready[1])
+        poll = select.poll()
+        poll.register(descriptor, (select.POLLIN if reads else 0) | (select.POLLOUT if writes else 0))
+        found = poll.poll(max(1, int(timeout_s * 1000)))
+    except (OSError, ValueError):
+        return None
+    return bool(found) and bool(found[0][1] & select.POLLOUT)
 
 
 def _check(connection: "socket.socket", identity: tuple[int, int]) -> None:
