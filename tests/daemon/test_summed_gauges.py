@@ -354,4 +354,4 @@ def test_totals_are_right_under_any_interleaving_restart_and_folding(
     found = {int(each.window_start): each.last for each in rig.snapshots}
     assert found == expect(told)
     assert rig.bench.aggregator.events_open == 0
-    assert rig.bench.aggregator._shares == 0
+    assert rig.bench.aggregator._shares.taken == 0
