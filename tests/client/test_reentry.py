@@ -19,7 +19,10 @@ Interrupt = Callable[[Callable[[], object], Callable[[], object]], int]
 
 @pytest.fixture
 def interrupt() -> Interrupt:
-    """Have a function called by a signal handler every millisecond, while another one runs."""
+    """Have a function called by a signal handler a millisecond after its last call, while another one runs.
+
+    Not each millisecond: where a call takes longer than that, handlers would interrupt handlers without end.
+    """
 
     def run(handler: Callable[[], object], work: Callable[[], object]) -> int:
         calls = 0
@@ -27,15 +30,21 @@ def interrupt() -> Interrupt:
         def handle(_number: int, _frame: FrameType | None) -> None:
             nonlocal calls
             calls += 1
-            handler()
+            try:
+                handler()
+            finally:
+                if not is_over:
+                    signal.setitimer(signal.ITIMER_REAL, 0.001)
 
+        is_over = False
         previous = signal.signal(signal.SIGALRM, handle)
-        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
         try:
             deadline = time.monotonic() + 20
             while calls < 100 and time.monotonic() < deadline:
                 work()
         finally:
+            is_over = True
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, previous)
         assert calls >= 100

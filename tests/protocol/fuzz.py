@@ -75,7 +75,8 @@ def random_datagrams(seed: int, count: int) -> Iterator[bytes]:
     base_count, mutation_count = len(bases), len(mutations)
     for number in range(count):
         if number % RARE_EVERY == RARE_EVERY - 1:
-            data = rare[int(random() * len(rare))]
+            # In turn, so that none is left out by the luck of the draw.
+            data = rare[number // RARE_EVERY % len(rare)]
         else:
             data = mutations[int(random() * mutation_count)](bases[int(random() * base_count)])
         yield data.replace(_GOOD, _OTHER) if _GOOD in data else data
