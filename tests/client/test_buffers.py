@@ -1,7 +1,9 @@
 """Buffers lose no event of any thread, and stay as few as they were told."""
 
+import gc
 import sys
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,8 +16,8 @@ from aiokpl_metrics_client.buffers import (
     encode_checked,
     take,
 )
-from aiokpl_metrics_client.instruments import Counter
-from aiokpl_metrics_protocol import Series, decode_series
+from aiokpl_metrics_client.instruments import Append, Counter, Gauge
+from aiokpl_metrics_protocol import SUMMED_GAUGE, Series, decode_series
 
 _NO_OWNER: Any = None
 
@@ -88,24 +90,92 @@ def test_idle_buffers_make_room_and_lose_no_event_of_a_thread_held_up() -> None:
     late = table.appends["a"]
     assert _taken(table) == 4
     table.retire_idle(IDLE_S)
-    assert len(table) == 0
+    assert len(table) == 1
     assert len(table.appends) == 0
     # Another thread had looked the buffer up just before.
     late(1.0)
-    table.retire_idle(IDLE_S + 10)
-    table.retire_idle(3 * IDLE_S)
+    table.retire_idle(9 * IDLE_S)
     assert _taken(table) == 1
-    table.retire_idle(4 * IDLE_S)
+    del late
+    for name in "bcd":
+        table.put(name, Series(name), 1.0, 10 * IDLE_S)
+    assert _taken(table) == 3
+    table.retire_idle(11 * IDLE_S)
+    assert len(table) == 0
+    table.retire_idle(14 * IDLE_S)
     assert table.buffers() == []
 
 
 def test_a_buffer_with_events_or_an_instrument_or_in_use_does_not_retire() -> None:
     table = BufferTable(2)
-    table.bind(Series("bound"), Counter(_unbound, _NO_OWNER))
+    instrument = table.bind(Series("bound"), Counter(_unbound, _NO_OWNER))
     table.put("full", Series("full"), 1.0, 0.0)
     table.retire_idle(10 * IDLE_S)
     assert {name for name, _ in _names(table)} == {"bound", "full"}
     assert len(table) == 2
+    assert not table.buffers()[0].values
+    instrument.record(1.0)
+    assert count_events(table.buffers()) == 2
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_instruments_that_are_gone_make_room_and_a_copy_of_record_keeps_its_buffer(
+    is_wrapped: bool,
+) -> None:
+    table = BufferTable(4)
+    if is_wrapped:
+        table.wrap(partial)
+    instruments = [table.bind(Series(name), Counter(_unbound, _NO_OWNER)) for name in "abcd"]
+    # The same series by `put`, whose key holds an append as well.
+    table.put("a", Series("a"), 1.0, 0.0)
+    record = instruments[1].record
+    del instruments
+    gc.collect()
+    assert _taken(table) == 1
+    table.retire_idle(IDLE_S)
+    table.retire_idle(10 * IDLE_S)
+    assert _names(table) == {("b", ())}
+    record(1.0)
+    assert _taken(table) == 1
+    del record
+    table.bind(Series("other"), Counter(_unbound, _NO_OWNER)).record(1.0)
+    assert not any(buffer.overflow for buffer in table.buffers())
+
+
+def test_a_summed_gauge_with_a_value_is_told_again_though_its_instrument_is_gone() -> None:
+    table = BufferTable(2)
+    for name in ("with", "without"):
+        table.bind(Series(name, SUMMED_GAUGE), Gauge(_unbound, _NO_OWNER))
+    table.summed()[0].share = 1.0
+    gc.collect()
+    table.retire_idle(IDLE_S)
+    table.retire_idle(10 * IDLE_S)
+    assert [decode_series(buffer.series).name for buffer in table.summed()] == ["with"]
+    assert len(table) == 1
+
+
+def test_a_finalizer_may_bind_while_all_instruments_get_another_way() -> None:
+    table = BufferTable(10_000)
+    instruments = [table.bind(Series(f"n{number}"), Counter(_unbound, _NO_OWNER)) for number in range(100)]
+
+    table.put("key", Series("key"), 1.0, 0.0)
+    within = False
+
+    def bind_another(append: Append) -> Append:
+        nonlocal within
+        if not within:
+            within = True
+            number = len(instruments)
+            instruments.append(table.bind(Series(f"n{number}"), Counter(_unbound, _NO_OWNER)))
+            table.put(number, Series(f"p{number}"), 1.0, 0.0)
+            within = False
+        return append
+
+    table.wrap(bind_another)
+    for instrument in instruments:
+        instrument.record(1.0)
+    assert len(instruments) == 202
+    assert count_events(table.buffers()) == 202 + len(table.appends)
 
 
 def test_nothing_retires_while_there_is_room() -> None:

@@ -31,7 +31,7 @@ def test_what_waits_to_be_added_up_is_bounded() -> None:
     drops = DropCounter()
     for _ in range(100_000):
         drops.add(DropReason.CLOSED, 1)
-    assert len(drops._news) < 1_000
+    assert len(drops.news) < 1_000
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
@@ -88,4 +88,4 @@ def test_a_ctrl_c_in_the_midst_of_counting_neither_stops_it_nor_counts_twice() -
     assert counted <= drops.counts()["closed"] <= counted + interrupts
     for _ in range(1_000):
         drops.add(DropReason.CLOSED, 1)
-    assert len(drops._news) < 1_000
+    assert len(drops.news) < 1_000

@@ -3,6 +3,7 @@
 import gc
 import itertools
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -155,3 +156,40 @@ def test_a_finalizer_may_put_and_let_a_client_go_in_any_thread(door: Door, clien
     wait_for(collect, "all of them to be collected")
     door.wait_for_events(150)
     wait_for(lambda: len(process.read_members()) <= 1 or None, "the inner clients to end")
+
+
+def test_in_the_depth_of_a_recursion_every_event_is_sent_or_counted(
+    door: Door, client: MetricsClient
+) -> None:
+    client.put("known")
+    recorded = 1
+    raised: list[Exception] = []
+
+    def descend() -> None:
+        nonlocal recorded
+        for dimensions in ({}, {"depth": str(recorded)}, {"depth": recorded}):
+            # A function in between, so that it is `put` for which there is no room, and not this one.
+            try:
+                put("known", 1.0, **dimensions)
+            except RecursionError as error:
+                raised.append(error)
+            recorded += 1
+        descend()
+
+    def put(name: str, value: float, **dimensions: object) -> None:
+        client.put(name, value, **dimensions)  # type: ignore[arg-type]
+
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(400)
+    try:
+        with pytest.raises(RecursionError):
+            descend()
+    finally:
+        sys.setrecursionlimit(limit)
+    # At the very end not even `put` can be called.
+    assert len(raised) <= 6
+    assert client.flush(30.0)
+    door.read()
+    dropped = client.statistics().dropped
+    assert set(dropped) == {"series_invalid"}
+    assert door.events() + dropped["series_invalid"] == recorded - len(raised)

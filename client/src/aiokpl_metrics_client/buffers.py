@@ -2,9 +2,10 @@
 
 A drain is `n = len(b); v = b[:n]; del b[:n]`, nothing else: copying and clearing loses events that other
 threads append in between (12 % under four threads, measured). The list itself never changes, so that its
-bound `append` is all that an event needs.
+bound `append` is all that an event needs. How many refer to the list tells whether anybody still has that.
 """
 
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -58,7 +59,6 @@ class Buffer:
     """The events of one series that are not yet in a frame."""
 
     __slots__ = (
-        "bound",
         "is_summed",
         "keys",
         "last_used",
@@ -74,7 +74,6 @@ class Buffer:
         self.series = series
         self.values: list[float] = []
         self.overflow = overflow
-        self.bound = False
         self.keys: list[object] = []
         self.last_used = 0.0
         # Of a summed gauge: the last value of this process, and the second in which the daemon was told.
@@ -120,7 +119,7 @@ class BufferTable:
         return list(self._summed.values())
 
     def bind(self, series: Series, instrument: _I) -> _I:
-        """Give a series a buffer for as long as the process lives, and have the instrument record into it.
+        """Have an instrument record into its series' buffer, which stays for as long as anybody can do so.
 
         Raises:
             ValueError: the series breaks a limit of the protocol.
@@ -130,7 +129,6 @@ class BufferTable:
         with self._lock:
             if self._discard is None:
                 buffer = self._find(encoded, series)
-                buffer.bound = True
                 if series.kind == SUMMED_GAUGE:
                     buffer.is_summed = True
                     self._summed[buffer.series] = buffer
@@ -148,29 +146,38 @@ class BufferTable:
         """
         encoded = encode_checked(series)
         with self._lock:
-            if self._discard is not None:
-                self._discard(value)
-                return
-            buffer = self._find(encoded, series)
-            buffer.last_used = now_s
-            # The cache is as bounded as the buffers: a key of an overflow series would be one of endless
-            # many.
-            if key is not None and not buffer.overflow and len(self.appends) < 4 * self._max_series:
-                self.appends[key] = self._open(buffer)
-                buffer.keys.append(key)
-            buffer.values.append(value)
+            discard = self._discard
+            if discard is None:
+                buffer = self._find(encoded, series)
+                buffer.last_used = now_s
+                # The cache is as bounded as the buffers: a key of an overflow series would be one of endless
+                # many.
+                if key is not None and not buffer.overflow and len(self.appends) < 4 * self._max_series:
+                    self.appends[key] = self._open(buffer)
+                    buffer.keys.append(key)
+                buffer.values.append(value)
+        if discard is not None:
+            # Without the lock: counting what is discarded may wait for another thread that does so.
+            discard(value)
 
     def retire_idle(self, now_s: float) -> None:
-        """Let go of buffers that only `put` uses and that were idle; called by the sender, now and then."""
+        """Let go of buffers that were idle and that nobody has bound; called by the sender, now and then."""
         with self._lock:
-            self._retired = [b for b in self._retired if b.values or now_s - b.last_used < 2 * IDLE_S]
+            self._retired = [
+                each
+                for each in self._retired
+                if is_held(each) or each.values or now_s - each.last_used < 2 * IDLE_S
+            ]
             if len(self._by_series) < self._max_series // 2:
                 return
             for encoded, buffer in list(self._by_series.items()):
-                if not buffer.bound and not buffer.values and now_s - buffer.last_used >= IDLE_S:
-                    for key in buffer.keys:
-                        self.appends.pop(key, None)
+                if buffer.values or now_s - buffer.last_used < IDLE_S or buffer.share is not None:
+                    continue
+                # Each key holds an append. One that somebody else holds it with may come anew.
+                self._forget_keys(buffer)
+                if not is_held(buffer):
                     del self._by_series[encoded]
+                    self._summed.pop(encoded, None)
                     buffer.last_used = now_s - IDLE_S
                     self._retired.append(buffer)
 
@@ -183,12 +190,11 @@ class BufferTable:
             self._wrap = wrap
             if self._discard is not None:
                 return
-            for buffer in self._by_series.values():
-                for key in buffer.keys:
+            for buffer in list(self._by_series.values()):
+                for key in list(buffer.keys):
                     self.appends[key] = self._open(buffer)
-            for instrument in self._instruments:
+            for instrument in self._read_instruments():
                 buffer = self._find(encode_series(instrument.series), instrument.series)
-                buffer.bound = True
                 instrument.record = self._open(buffer)
 
     def discard_from_now_on(self, discard: Append) -> None:
@@ -196,7 +202,7 @@ class BufferTable:
         with self._lock:
             self._discard = discard
             self.appends.clear()
-            for instrument in self._instruments:
+            for instrument in self._read_instruments():
                 instrument.record = discard
 
     def forget_events(self) -> None:
@@ -207,6 +213,19 @@ class BufferTable:
         for buffer in self.summed():
             # So is its share of a summed gauge.
             buffer.share = None
+
+    def _read_instruments(self) -> list[Instrument]:
+        while True:
+            try:
+                return list(self._instruments)
+            except RuntimeError:  # noqa: PERF203 - there is no other way, and once is the rule
+                # A signal handler or a finalizer has bound another one meanwhile.
+                continue
+
+    def _forget_keys(self, buffer: Buffer) -> None:
+        keys, buffer.keys = buffer.keys, []
+        for key in keys:
+            self.appends.pop(key, None)
 
     def _open(self, buffer: Buffer) -> Append:
         append = buffer.values.append
@@ -262,6 +281,19 @@ def take(buffer: Buffer) -> list[float]:
     return taken
 
 
+def is_held(buffer: Buffer) -> bool:
+    """Tell whether anybody may append to a buffer: an instrument, a key of `put`, a copy of either's."""
+    return _count_references(buffer) > _ALONE
+
+
+def _count_references(buffer: Buffer) -> int:
+    return sys.getrefcount(buffer.values)
+
+
+# Of a list that only its buffer has.
+_ALONE = _count_references(Buffer(b""))
+
+
 def count_events(buffers: Iterable[Buffer]) -> int:
     """Return how many events wait in the buffers."""
     return sum([len(buffer.values) for buffer in buffers])
@@ -274,5 +306,6 @@ __all__ = [
     "BufferTable",
     "count_events",
     "encode_checked",
+    "is_held",
     "take",
 ]

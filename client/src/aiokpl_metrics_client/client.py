@@ -29,6 +29,9 @@ DISABLED_VARIABLE = "AIOKPL_METRICSD_DISABLED"
 
 _NO_STATISTICS = ClientStatistics(State.DISABLED, None, "", 0, 0, 0, 0, 0, 0, 0, {})
 
+# An event in the depth of a recursion, where not even what would count it can be called.
+_UNPLACED = ((DropReason.SERIES_INVALID, 1),)
+
 # What `SUMMARY` leaves out.
 _DETAILS = frozenset({"shard", "error_code"})
 
@@ -118,7 +121,11 @@ class MetricsClient:
             else:
                 self._appends[name, stream, shard_id, error_code](value)
         except Exception:  # noqa: BLE001 - the first event of a series, or something that cannot be a key
-            self._put_slowly(name, value, (stream, shard_id, error_code), dimensions)
+            try:
+                self._put_slowly(name, value, (stream, shard_id, error_code), dimensions)
+            except RecursionError:
+                # Not even a function may be called any more, and this is no call.
+                self._sender._outbound.drops.news += _UNPLACED  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
     def counter(
         self,
@@ -255,7 +262,10 @@ class MetricsClient:
         try:
             self._appends[name, dimensions](value)
         except Exception:  # noqa: BLE001 - as in `put`
-            self._append_slowly(name, dimensions, value)
+            try:
+                self._append_slowly(name, dimensions, value)
+            except RecursionError:
+                self._sender._outbound.drops.news += _UNPLACED  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
     def redirect(self, build: BuildOutbound | None) -> None:
         """Have events go where `build` leads, in place of the socket; None is back to it. For `testing`.
@@ -317,18 +327,25 @@ class MetricsClient:
     def _refuse(self, error: Exception) -> None:
         """Count an event that cannot have a series, and have the first one told, from the client's thread."""
         text = error.args[0] if error.args else ""
-        if type(error) is not ValueError or type(text) is not str:
+        if isinstance(error, RecursionError):
+            text = "an event came so deep in a recursion that its series could not be looked up"
+        elif type(error) is not ValueError or type(text) is not str:
             # It is not ours: an object's own code raised it.
             text = "an event has a name or a dimension that cannot be written as text"
-        self._sender.drop(DropReason.SERIES_INVALID, 1, text)
         self._sender.start()
+        # At last, since what comes out of here is a recursion too deep, and is counted by who called.
+        self._sender.drop(DropReason.SERIES_INVALID, 1, text)
 
     def _put_first(self, key: tuple[Any, ...], dimensions: Mapping[str, object], value: float) -> None:
         series = self._build_series(key[0], None, None, dimensions)
         # Before the event is there: what a child has of its parent's is dropped.
         self._sender.check_process()
         self._sender.table.put(key, series, value, Clock.monotonic())
-        self._sender.start()
+        try:
+            self._sender.start()
+        except RecursionError:
+            # The event is there. The next one that finds no thread starts it.
+            return
 
     def _build_series(
         self,

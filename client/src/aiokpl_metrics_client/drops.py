@@ -17,14 +17,17 @@ class DropCounter:
     handler wait for the very thread that it interrupted. So a report is appended to a list, in one step, and
     added up by whoever may do so without waiting. A Ctrl-C may come in the midst of that: the counts and what
     they are the counts of change in one step.
+
+    Attributes:
+        news: reports that are not added up yet; who cannot even call `add` extends it.
     """
 
-    __slots__ = ("_added_up", "_exclusive", "_mistakes", "_news", "_untold")
+    __slots__ = ("_added_up", "_exclusive", "_mistakes", "_untold", "news")
 
     def __init__(self) -> None:
         """Start at nothing."""
         self._exclusive = Exclusive()
-        self._news: list[tuple[DropReason, int]] = []
+        self.news: list[tuple[DropReason, int]] = []
         # The counts; how many reports of the list's beginning are in them, and the last one of those: where
         # that is no longer in its place, they were taken out of the list. Never changed, only replaced.
         self._added_up: tuple[dict[str, int], int, tuple[DropReason, int] | None] = ({}, 0, None)
@@ -33,9 +36,13 @@ class DropCounter:
 
     def add(self, reason: DropReason, count: int) -> None:
         """Count `count` events more."""
-        self._news.append((reason, count))
-        if len(self._news) >= _MAX_NEWS:
-            self._add_up()
+        self.news.append((reason, count))
+        if len(self.news) >= _MAX_NEWS:
+            try:
+                self._add_up()
+            except RecursionError:
+                # It is counted; whoever comes next adds up.
+                return
 
     def explain(self, reason: DropReason, mistake: str) -> None:
         """Have the first mistake of a reason told: a sentence that names it."""
@@ -64,7 +71,7 @@ class DropCounter:
         self._exclusive.run(self._add_news, 0.0, _ignore)
 
     def _add_news(self) -> bool:
-        news = self._news
+        news = self.news
         counts, length, last = self._added_up
         if length and len(news) >= length and news[length - 1] is last:
             del news[:length]

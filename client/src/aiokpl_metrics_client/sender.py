@@ -181,9 +181,9 @@ class Sender:
     def drop(self, reason: DropReason, count: int, mistake: str = "") -> None:
         """Count events that are discarded; a mistake of the application's is told once."""
         drops = self._outbound.drops
-        drops.add(reason, count)
         if mistake:
             drops.explain(reason, mistake)
+        drops.add(reason, count)
 
     def discard(self, reason: DropReason) -> None:
         """Keep nothing that comes from now on, and count it."""
@@ -321,8 +321,12 @@ class Sender:
 
         def record(value: float) -> None:
             append(value)
-            if monotonic() >= self._serve_at:
-                self._serve()
+            try:
+                if monotonic() >= self._serve_at:
+                    self._serve()
+            except RecursionError:
+                # The event is there; one that comes less deep in a recursion serves.
+                return
 
         return record
 
