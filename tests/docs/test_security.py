@@ -1,4 +1,4 @@
-"""`docs/security.md` names tests; each of them is there, under its name, and is run."""
+"""`docs/security.md` names tests; each of them is there, once. Whether it runs, the suite says."""
 
 import ast
 import re

@@ -1,6 +1,7 @@
 """Canaries in place of all secrets, and backends that fail in every way: no output has one of them."""
 
 import http.server
+import json
 import socket
 import subprocess
 import sys
@@ -47,6 +48,25 @@ def run(configuration, *rest):
 process._run = run
 sys.exit(process.serve(*sys.argv[1:]))
 """
+
+# A command with such a fault: what it calls first raises the secret of a variable.
+COMMAND_FAULT = """
+import importlib, os, sys
+module, name, variable = sys.argv.pop(1).split(":")
+def fail(*arguments, **options):
+    raise RuntimeError(os.environ[variable]) from KeyError(os.environ[variable])
+setattr(importlib.import_module(module), name, fail)
+from aiokpl_metricsd.cli import run
+run()
+"""
+
+# What each command calls, and a secret that it knows by then: of the configuration, or of the environment.
+FAULTS: dict[tuple[str, ...], str] = {
+    ("check",): "aiokpl_metricsd.inspection:inspect_configuration:CANARY_DD_API",
+    ("doctor",): "aiokpl_metricsd.examining.examination:examine:CANARY_DD_API",
+    ("doctor", "--json"): "aiokpl_metricsd.examining.examination:examine:CANARY_DD_API",
+    ("status",): "aiokpl_metricsd.serving.inquiry:ask_ledger:DD_API_KEY",
+}
 
 # How many `write_sinks` describes.
 SINKS = 7
@@ -225,13 +245,41 @@ def test_backends_that_fail_get_no_secret_into_any_output(nursery: Nursery, kind
     assert daemon.log[-1]["message"] == "stopped"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["unauthorized", "redirects", "silent", "unknown"])
+def test_doctor_shows_no_secret_of_backends_that_fail(nursery: Nursery, kind: str) -> None:
+    path = nursery.directory / "c.toml"
+    with serve(kind) as url:
+        path.write_text(write_sinks(nursery.directory, url, "export"), encoding="utf-8")
+        # At the same time: some of them have to wait for a backend that is silent.
+        doctors = [
+            nursery.start_python(
+                *("-m", "aiokpl_metricsd", "doctor", "--config", str(path), *arguments),
+                environ={**ENVIRON, **CANARIES},
+            )
+            for arguments in ((), ("--json",))
+        ]
+        statuses = [doctor.wait() for doctor in doctors]
+    assert statuses == [2, 2]
+    for doctor in doctors:
+        check_hidden(doctor.stdout)
+        check_hidden(doctor.stderr)
+        assert "sink datadog" in doctor.stdout
+        assert "Traceback" not in doctor.stdout + doctor.stderr
+    outcomes = {each["check"]: each["outcome"] for each in json.loads(doctors[1].stdout)["findings"]}
+    assert outcomes["sink datadog"] == "failure"
+
+
 @pytest.mark.parametrize("stage", ["build", "check"])
-def test_a_sink_that_fails_in_the_check_shows_no_secret(nursery: Nursery, stage: str) -> None:
+@pytest.mark.parametrize("command", [("check",), ("doctor", "--offline"), ("doctor", "--offline", "--json")])
+def test_a_sink_that_fails_in_the_check_shows_no_secret(
+    nursery: Nursery, command: tuple[str, ...], stage: str
+) -> None:
     path = nursery.directory / "c.toml"
     path.write_text(write_sinks(nursery.directory, "http://127.0.0.1:9", stage), encoding="utf-8")
-    said = run_command("check", "--config", str(path))
+    said = run_command(*command, "--config", str(path))
     check_hidden(said)
-    assert "[sinks.acme]" in said
+    assert "sinks.acme]" in said or "sink acme" in said
     assert "***" in said
     assert "Traceback" not in said
 
@@ -317,3 +365,21 @@ def test_an_error_that_nobody_expected_ends_the_daemon_with_a_line_that_shows_no
     assert "ended by an error that nobody expected" in daemon.stderr
     assert "RuntimeError: ***" in daemon.stderr
     assert len(daemon.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", FAULTS, ids=" ".join)
+def test_an_error_that_nobody_expected_ends_a_command_with_a_line_that_shows_no_secret(
+    nursery: Nursery, command: tuple[str, ...]
+) -> None:
+    path = nursery.directory / "c.toml"
+    path.write_text('[sinks.a]\ntype = "datadog"\napi_key = "${CANARY_DD_API}"\n', encoding="utf-8")
+    place = ("--socket", str(path)) if command == ("status",) else ("--config", str(path))
+    child = nursery.start_python(
+        *("-c", COMMAND_FAULT, FAULTS[command], *command, *place), environ={**ENVIRON, **CANARIES}
+    )
+    assert child.wait() == (2 if command[0] == "doctor" else 1)
+    check_hidden(child.stderr)
+    assert child.stdout == ""
+    assert "ended by an error that nobody expected" in child.stderr
+    assert "RuntimeError: ***" in child.stderr
+    assert len(child.stderr.splitlines()) == 1

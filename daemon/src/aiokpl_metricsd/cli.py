@@ -1,5 +1,6 @@
 """The command line: the daemon itself, `check`, `doctor`, `send` and `status`."""
 
+import logging
 import os
 import socket
 import sys
@@ -13,6 +14,7 @@ from aiokpl_metricsd.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from aiokpl_metrics_protocol import MetricEvent
+    from aiokpl_metricsd.config import Configuration
 
 app = typer.Typer(
     name="aiokpl-metricsd",
@@ -92,11 +94,10 @@ def check(
     ] = None,
 ) -> None:
     """Read a configuration as the daemon would, build its sinks, open nothing."""
-    from aiokpl_metricsd.config import load
     from aiokpl_metricsd.inspection import inspect_configuration
 
     try:
-        configuration = load(config, os.environ)
+        configuration = _load(config)
         lines = inspect_configuration(configuration, series_from)
     except ConfigurationError as error:
         typer.echo(str(error), err=True)
@@ -120,14 +121,18 @@ def doctor(
 
     Ends with status 0 where all is well, 1 where there are warnings, 2 where something cannot work.
     """
-    from aiokpl_metricsd.config import load
     from aiokpl_metricsd.examining.examination import build_subject, examine, refuse
     from aiokpl_metricsd.examining.report import choose_status, encode_report, render_report
+    from aiokpl_metricsd.log import log_fault
 
     try:
-        found = examine(build_subject(load(config, os.environ), is_offline=offline))
+        found = examine(build_subject(_load(config), is_offline=offline))
     except ConfigurationError as error:
         found = refuse(error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, nothing was looked at to its end
+        log_fault(error)
+        # 1 would say that there are warnings and no more.
+        raise typer.Exit(2) from None
     if as_json:
         typer.echo(encode_report(found), nl=False)
     else:
@@ -206,6 +211,21 @@ def status(
     typer.echo(answer, nl=False)
 
 
+def _load(config: str | None) -> "Configuration":
+    """Read the configuration, and have the log show none of its secrets.
+
+    Raises:
+        ConfigurationError: it cannot be used.
+    """
+    from aiokpl_metricsd.config import load
+    from aiokpl_metricsd.log import hide
+
+    configuration = load(config, os.environ)
+    for sink in configuration.sinks.values():
+        hide(sink.hidden)
+    return configuration
+
+
 def _encode_event(event: "MetricEvent") -> bytes:
     """Return the datagram that carries the event.
 
@@ -239,9 +259,19 @@ def _split_dimension(text: str) -> tuple[str, str]:
 
 def run() -> None:
     """Run the command line of this process."""
+    from aiokpl_metricsd.configuring.secrecy import find_in_environment
+    from aiokpl_metricsd.log import configure, hide, log_fault
+
+    # As the daemon does: what packages say, and what nobody expected, is shown without secrets.
+    configure("text", "warning", sys.stderr)
+    logging.captureWarnings(True)  # noqa: FBT003 - its only argument
+    hide(tuple(find_in_environment(os.environ)))
     try:
         app()
     except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - Typer's own hook would print the traceback as it is
+        log_fault(error)
         sys.exit(1)
 
 

@@ -43,6 +43,12 @@ def hide(secrets: Collection[str]) -> None:
             handler.hider.add(secrets)
 
 
+def log_fault(error: BaseException) -> None:
+    """Say an error that nobody expected, with its traceback, on one line that shows no secret."""
+    message = "ended by an error that nobody expected"
+    logging.getLogger("aiokpl_metricsd").critical(message, exc_info=error)
+
+
 class LineHandler(logging.Handler):
     """Writes a line a record. It never raises.
 
@@ -189,4 +195,4 @@ class Throttle:
         return self._held_back.pop(key, 0) + 1
 
 
-__all__ = ["JsonFormatter", "LineHandler", "TextFormatter", "Throttle", "configure", "hide"]
+__all__ = ["JsonFormatter", "LineHandler", "TextFormatter", "Throttle", "configure", "hide", "log_fault"]

@@ -17,12 +17,11 @@ from aiokpl_metricsd.config import Configuration, load
 from aiokpl_metricsd.errors import ConfigurationError, SocketInUseError, StateInUseError
 from aiokpl_metricsd.inheritance import inherit
 from aiokpl_metricsd.listener import Listener, listen
-from aiokpl_metricsd.log import configure, hide
+from aiokpl_metricsd.log import configure, hide, log_fault
 from aiokpl_metricsd.serving.door import Doors, open_doors
 
 if TYPE_CHECKING:
     import asyncio
-    from types import TracebackType
 
     from aiokpl_metricsd.daemon import Daemon
     from aiokpl_metricsd.state import State
@@ -48,7 +47,7 @@ def serve(config: str | None = None, log_format: str = "text", log_level: str = 
     """
     configure(cast("Literal['text', 'json']", log_format), log_level, sys.stderr)
     # Through the log, which shows no secret.
-    sys.excepthook = _log_fault
+    sys.excepthook = lambda _kind, error, _traceback: log_fault(error)
     logging.captureWarnings(True)  # noqa: FBT003 - its only argument
     try:
         configuration = _load(config)
@@ -95,10 +94,6 @@ def _load(config: str | None) -> Configuration:
         for warning in sink.warnings:
             _log.warning(warning)
     return configuration
-
-
-def _log_fault(kind: type[BaseException], error: BaseException, traceback: "TracebackType | None") -> None:
-    _log.critical("ended by an error that nobody expected", exc_info=(kind, error, traceback))
 
 
 def _run(

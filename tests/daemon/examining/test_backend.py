@@ -9,7 +9,7 @@ import pytest
 from aiokpl_metricsd.errors import ConfigurationError, RetryableExportError
 from aiokpl_metricsd.examining import backend
 from aiokpl_metricsd.examining.backend import Examined, examine_sink
-from aiokpl_metricsd.examining.finding import Outcome
+from aiokpl_metricsd.examining.finding import REPORT_ADVICE, Outcome
 from aiokpl_metricsd.sinks import NullSink
 from aiokpl_metricsd.sinks.contract import Endpoint
 from aiokpl_metricsd.sinks.loading import SinkOptions
@@ -132,3 +132,22 @@ def test_no_secret_is_said() -> None:
     error = RetryableExportError("the key hunter2-hunter2 and the token tok-12345 are wrong")
     examined = examine(OpenSink(probe=error), secrets=("tok-12345",), own_secrets=("hunter2-hunter2",))
     assert examined.findings[-1].message == "it would not be taken: the key *** and the token *** are wrong"
+
+
+def test_a_sink_whose_methods_have_another_shape_is_a_failure_and_no_traceback() -> None:
+    class OddSink(NullSink):
+        def check(self) -> None:
+            raise LookupError("no such thing as odd-secret")
+
+    class NowhereSink(NullSink):
+        async def locate(self) -> str:
+            return "somewhere"
+
+    for sink, words in (
+        (OddSink(), "LookupError: no such thing as ***"),
+        (NowhereSink(), "AttributeError: "),
+    ):
+        finding = examine(sink, secrets=("odd-secret",)).findings[-1]
+        assert finding.outcome is Outcome.FAILURE
+        assert finding.message.startswith(f"it cannot be looked at: {words}")
+        assert finding.advice == REPORT_ADVICE

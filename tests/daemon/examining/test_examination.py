@@ -10,7 +10,7 @@ from aiokpl_metricsd.config import load
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.examining import examination
 from aiokpl_metricsd.examining.examination import CHECKS, Found, Subject, examine, refuse
-from aiokpl_metricsd.examining.finding import Finding, Outcome, find_ok, find_worst
+from aiokpl_metricsd.examining.finding import REPORT_ADVICE, Finding, Outcome, find_ok, find_worst
 
 SINK = '[sinks.nothing]\ntype = "null"\n'
 
@@ -46,6 +46,23 @@ def test_a_check_that_stumbles_is_a_finding_and_the_others_are_made(
         ("clock", Outcome.OK),
     ]
     assert "/root/x" in found[1].finding.message
+
+
+def test_a_check_with_a_defect_is_a_failure_that_shows_no_secret_and_the_others_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(_: Subject) -> Iterator[Finding]:
+        yield find_ok("so far")
+        raise KeyError("s3cr3t-value")
+
+    monkeypatch.setattr(examination, "CHECKS", (("state", stumble), ("clock", lambda _: (find_ok("ticks"),))))
+    found = examine(build_subject(tmp_path, environ={"DD_API_KEY": "s3cr3t-value"}))
+    assert [(each.check, each.finding.message) for each in found][:3] == [
+        ("state", "so far"),
+        ("state", "the check itself failed: KeyError: '***'"),
+        ("clock", "ticks"),
+    ]
+    assert (found[1].finding.outcome, found[1].finding.advice) == (Outcome.FAILURE, REPORT_ADVICE)
 
 
 def test_no_check_shows_what_a_variable_keeps_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

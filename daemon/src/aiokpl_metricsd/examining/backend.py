@@ -7,7 +7,6 @@ sink without one, the machine.
 
 import asyncio
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct
@@ -15,7 +14,7 @@ from msgspec import Struct
 from aiokpl_metricsd.configuring.secrecy import redact
 from aiokpl_metricsd.delivering.settings import build_settings
 from aiokpl_metricsd.errors import ConfigurationError
-from aiokpl_metricsd.examining.finding import Finding, fail, find_ok
+from aiokpl_metricsd.examining.finding import REPORT_ADVICE, Finding, fail, find_ok
 from aiokpl_metricsd.examining.reach import UnreachableError, reach
 from aiokpl_metricsd.sinks.contract import Endpoint
 from aiokpl_metricsd.sinks.loading import SinkOptions, build_sink
@@ -61,8 +60,13 @@ async def examine_sink(
     """
     hidden = (*options.secrets, *secrets)
     look = _Look(options, is_offline=is_offline, wall_clock=wall_clock)
-    with suppress(_Stopped):
+    try:
         await look.run(base_interval_s)
+    except _Stopped:
+        pass
+    except Exception as error:  # noqa: BLE001 - what is asked for by shape may have another one
+        message = f"it cannot be looked at: {type(error).__name__}: {error}"
+        look.findings.append(fail(message, REPORT_ADVICE))
     findings = tuple(hide_secrets(each, hidden) for each in look.findings)
     return Examined(findings, look.offset_s)
 

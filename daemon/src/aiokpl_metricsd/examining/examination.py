@@ -19,7 +19,7 @@ from aiokpl_metricsd.configuring.interpolation import is_secret_key
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.examining import account, clock, ingest, kernel, memory, storage
 from aiokpl_metricsd.examining.backend import Examined, examine_sink, hide_secrets
-from aiokpl_metricsd.examining.finding import Finding, fail, find_ok, warn
+from aiokpl_metricsd.examining.finding import REPORT_ADVICE, Finding, fail, find_ok, warn
 from aiokpl_metricsd.receiving.acceptor import MAX_LANES, build_limits
 from aiokpl_metricsd.serving.door import check_installed
 
@@ -95,6 +95,8 @@ def _make(check: Check, subject: Subject) -> Iterator[Finding]:
         yield from check(subject)
     except OSError as error:
         yield fail(f"cannot be looked at: {error}", "run this as the daemon's user")
+    except Exception as error:  # noqa: BLE001 - one that nobody expected
+        yield fail(f"the check itself failed: {type(error).__name__}: {error}", REPORT_ADVICE)
 
 
 def refuse(error: ConfigurationError) -> list[Found]:

@@ -5,6 +5,9 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+# Of what raised an error that no check expects.
+REPORT_ADVICE = "this is a defect: mend it where it is a sink of your own, else report it"
+
 
 class Outcome(StrEnum):
     """How something stands. The value is the word that is shown."""
@@ -49,4 +52,4 @@ def find_worst(findings: Iterable[Finding]) -> Outcome:
     return next((each for each in (Outcome.FAILURE, Outcome.WARNING) if each in outcomes), Outcome.OK)
 
 
-__all__ = ["Finding", "Outcome", "fail", "find_ok", "find_worst", "warn"]
+__all__ = ["REPORT_ADVICE", "Finding", "Outcome", "fail", "find_ok", "find_worst", "warn"]
