@@ -58,6 +58,11 @@ _REFUSED_PAUSE_S = 0.001
 _MAX_REFUSED_PAUSES = 20
 
 
+# Below it are standard input, output and error: where a process has closed one, its `print` would write into
+# whatever got the number.
+_FIRST_DESCRIPTOR = 3
+
+
 class Outcome(Enum):
     """What became of a frame."""
 
@@ -309,7 +314,7 @@ class Transport:
             return None
         hello = encode(self.introduction())
         try:
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            connection = _make_socket(socket.SOCK_SEQPACKET)
         except OSError as error:
             if error.errno in _NO_DESCRIPTOR:
                 raise
@@ -343,8 +348,7 @@ class Transport:
     def _open(self, path: str) -> "socket.socket":
         import socket
 
-        # Not inheritable, as every descriptor that Python opens: no subprocess gets it.
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        connection = _make_socket(socket.SOCK_DGRAM)
         identity = _identify(connection)
         try:
             connection.setblocking(False)  # noqa: FBT003 - its only argument
@@ -370,10 +374,49 @@ class Transport:
     _flags = 0
 
 
+def _make_socket(kind: int) -> "socket.socket":
+    """Return a Unix socket that no `print` writes into.
+
+    Raises:
+        OSError: there is no descriptor, or another thread took this one for something else.
+    """
+    import socket
+
+    # Not inheritable, as every descriptor that Python opens: no subprocess gets it.
+    connection = socket.socket(socket.AF_UNIX, kind)
+    if connection.fileno() >= _FIRST_DESCRIPTOR:
+        return connection
+    identity = _identify(connection)
+    # Those that take the low numbers meanwhile, each with what it was when we got it.
+    number = connection.detach()
+    held = [(number, identity)]
+    try:
+        while number < _FIRST_DESCRIPTOR:
+            number = os.dup(number)
+            held.append((number, _identify_number(number)))
+        connection = socket.socket(socket.AF_UNIX, kind, 0, number)
+        held.pop()
+    finally:
+        for number, was in held:
+            if _identify_number(number) == was:
+                os.close(number)
+    try:
+        _check(connection, identity)
+    except OSError:
+        # It is a copy of what has our first number by now.
+        connection.close()
+        raise
+    return connection
+
+
 def _identify(connection: "socket.socket") -> tuple[int, int]:
     """Return what no other open file has; zeros where the descriptor is closed."""
+    return _identify_number(connection.fileno())
+
+
+def _identify_number(number: int) -> tuple[int, int]:
     try:
-        status = os.fstat(connection.fileno())
+        status = os.fstat(number)
     except OSError:
         return 0, 0
     return status.st_dev, status.st_ino
