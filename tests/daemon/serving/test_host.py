@@ -1,9 +1,14 @@
 """Which Host headers are served, by the address that was connected to and the operator's list."""
 
+from pathlib import Path
+
 import pytest
 
+from aiokpl_metricsd.config import load
 from aiokpl_metricsd.configuring.address import normalize_host
 from aiokpl_metricsd.serving.host import HostRule
+
+COMPOSE = Path(__file__).parents[3] / "deploy" / "compose" / "sinks.toml"
 
 LOOPBACKS = ("127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1", "")
 OTHERS = ("10.1.2.3", "fd00::1", "::ffff:10.1.2.3", "fe80::1%eth0")
@@ -50,3 +55,11 @@ def test_a_list_adds_to_the_local_names_over_the_loopback() -> None:
 def test_what_is_no_host_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         normalize_host(text)
+
+
+def test_the_compose_file_serves_its_forwarded_port_under_local_names_alone() -> None:
+    configuration = load(str(COMPOSE), {})
+    rule = HostRule(configuration.http.hosts)
+    # The other end is the bridge, so this one is the container's address.
+    assert all(rule.admits("172.18.0.2", each) for each in ("localhost:9464", "127.0.0.1:9464"))
+    assert not rule.admits("172.18.0.2", "evil.example:9464")
