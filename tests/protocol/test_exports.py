@@ -84,9 +84,10 @@ def test_what_each_name_is_does_not_depend_on_where_it_is_imported_from() -> Non
             assert getattr(aiokpl_metrics_protocol, name) is getattr(module, name)
 
 
-def test_a_fresh_interpreter_loads_nothing_for_the_package_but_msgspec_and_what_that_needs() -> None:
+def test_a_fresh_interpreter_loads_nothing_for_the_package_but_msgspec_math_and_what_they_need() -> None:
+    # `math` is in C, and on some Pythons msgspec itself brings it along.
     with_msgspec = _list_modules(
-        "import msgspec, msgspec.msgpack, msgspec.structs, collections.abc, typing, enum"
+        "import msgspec, msgspec.msgpack, msgspec.structs, collections.abc, typing, enum, math"
     )
     with_protocol = _list_modules("import aiokpl_metrics_protocol")
     brought = {
