@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,37 @@ def test_close_is_bounded_while_another_flush_waits(make_client: ClientMaker) ->
     thread.join(30)
     assert flushed == [False]
     assert client.statistics().dropped == {"closed": 1}
+
+
+def test_a_flush_whose_turn_comes_after_close_leaves_no_socket_open(
+    door: Door, client: MetricsClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.put("n")
+    assert client.flush()
+    sender = client._sender
+    work = sender._work
+    flush = threading.Thread(target=client.flush, args=(30.0,))
+    asked = threading.Event()
+
+    def work_when_asked(do: Callable[[], bool], timeout_s: float | None) -> bool | None:
+        if threading.current_thread() is flush:
+            asked.set()
+        return work(do, timeout_s)
+
+    monkeypatch.setattr(sender, "_work", work_when_asked)
+
+    def close() -> bool:
+        flush.start()
+        assert asked.wait(30)
+        # What a frame would report.
+        client.put("invalid\ud800")
+        sender._end()
+        return True
+
+    assert sender._exclusive.run(close, 30.0, lambda: None)
+    flush.join(30)
+    transport = sender._own_outbound.transport
+    assert (client.statistics().state, transport._socket) == (State.CLOSED, None)
 
 
 def test_close_racing_put_counts_every_event_once(door: Door, make_client: ClientMaker) -> None:

@@ -199,7 +199,7 @@ class Sender:
         On a lane that is when the daemon has acknowledged it, on the front door when the kernel took it.
         """
         self.check_process()
-        if self._own_outbound.state is State.CLOSED and self._redirected_to is None:
+        if self._has_ended():
             # Nothing is kept any more, and nobody would close another socket.
             return True
         if not self._is_running() and len(self.table) > 0:
@@ -279,13 +279,14 @@ class Sender:
 
         def hand_over() -> bool:
             nonlocal mark, without_room
-            outbound = self._outbound
+            outbound, ended = self._outbound, self._has_ended()
             if mark is None:
                 outbound.drain(all_of_it=True)
                 mark = outbound.mark()
                 without_room = outbound.progress.events_without_room
             self._send(outbound)
-            return outbound.is_settled(mark)
+            # Where it was closed while this waited for its turn, nobody else closes the socket again.
+            return self._end() if ended else outbound.is_settled(mark)
 
         while True:
             is_settled = self._work(hand_over, deadline - Clock.monotonic())
@@ -388,6 +389,9 @@ class Sender:
         elif outbound.state is not State.HELD_BACK:
             self._complaint.problem = outbound.transport.problem
         return sent_all
+
+    def _has_ended(self) -> bool:
+        return self._own_outbound.state is State.CLOSED and self._redirected_to is None
 
     def _try_end(self, timeout_s: float) -> None:
         # If another thread is at work, it ends by itself.
