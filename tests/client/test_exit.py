@@ -126,3 +126,68 @@ sys.last = last
     assert (status, stderr) == (0, "")
     door.read()
     assert door.counts()["n", ()] == 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "client.put('n')",
+        "client.counter('n').record(1)",
+        "(client.put('n'), client.flush())",
+    ],
+    ids=["put", "counter", "flush"],
+)
+def test_a_global_whose_finalizer_makes_the_first_event_does_not_hang_the_end(
+    door: Door, nursery: Nursery, call: str
+) -> None:
+    # Exit handlers are over by then, and a thread that is started would never run.
+    body = f"""
+class Pool:
+    def __del__(self, client=client):
+        {call}
+pool = Pool()
+"""
+    assert _run(nursery, door.path, body) == (0, "")
+
+
+def test_an_exit_handler_that_comes_after_ours_is_sent(door: Door, nursery: Nursery) -> None:
+    script = nursery.directory / "script.py"
+    script.write_text("""
+import atexit
+
+def late():
+    client.put("known")
+    client.put("new")
+    client.counter("bound").record(2)
+    other.put("first of all")
+
+atexit.register(late)
+import sys
+from aiokpl_metrics_client import MetricsClient
+client, other = MetricsClient(sys.argv[1]), MetricsClient(sys.argv[1])
+client.put("known")
+""")
+    child = nursery.start_python(str(script), str(door.path))
+    assert (child.wait(), child.stderr) == (0, "")
+    door.read()
+    assert {name: count for (name, _), count in door.counts().items()} == {
+        "known": 2,
+        "new": 1,
+        "bound": 1,
+        "first of all": 1,
+    }
+
+
+def test_the_end_waits_once_where_multiprocessing_tells_of_it_too(nursery: Nursery, directory: Path) -> None:
+    script = directory / "script.py"
+    script.write_text("""
+import atexit, multiprocessing.util, sys
+from aiokpl_metrics_client import MetricsClient, process
+client = MetricsClient(sys.argv[1])
+client.put("n")
+atexit._run_exitfuncs()
+print(process._spent_s)
+""")
+    child = nursery.start_python(str(script), str(directory / "nobody"))
+    assert child.wait() == 0, child.stderr
+    assert float(child.stdout) < 0.9, "twice 0.5 without the mend"

@@ -293,3 +293,103 @@ for started in (False, True):
     )
     child = nursery.start_python(str(script), str(door.path))
     assert child.wait() == 0, child.stderr
+
+
+def test_a_signal_handler_may_fork_while_its_thread_waits_for_one_at_work(
+    door: Door, nursery: Nursery
+) -> None:
+    # The child has no such thread, and goes on in the midst of the wait.
+    _run(
+        nursery,
+        door,
+        """
+client.put("parent")
+assert client.flush()
+pid = None
+is_busy, goes_on = threading.Event(), threading.Event()
+
+def fork(*_):
+    global pid
+    pid = os.fork()
+    goes_on.set()
+
+def work():
+    is_busy.set()
+    return goes_on.wait(20)
+
+signal.signal(signal.SIGUSR1, fork)
+exclusive = client._sender._exclusive
+worker = threading.Thread(target=exclusive.run, args=(work, None, lambda: None), daemon=True)
+worker.start()
+assert is_busy.wait(20)
+main = threading.main_thread().ident
+killer = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGUSR1))
+killer.start()
+done = exclusive.run(lambda: True, None, lambda: None)
+if pid == 0:
+    client.put("child")
+    os._exit(0 if done is None and client.flush() else 1)
+assert done
+reap(pid)
+worker.join(20)
+killer.join(20)
+""",
+    )
+    assert door.counts() == {("parent", ()): 1, ("child", ()): 1}
+
+
+def test_a_signal_handler_may_fork_in_the_midst_of_a_flush_and_the_child_sends_nothing_of_it(
+    door: Door, nursery: Nursery
+) -> None:
+    _run(
+        nursery,
+        door,
+        """
+outbound = client._sender._outbound
+choose = outbound._choose
+pid = None
+
+def choose_and_fork():
+    global pid
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    if pid is None:
+        pid = os.fork()
+    return choose()
+
+outbound._choose = choose_and_fork
+for number in range(3000):
+    client.put("parent", zone=str(number))
+flushed = client.flush()
+if pid == 0:
+    client.put("child")
+    os._exit(0 if not flushed and client.flush() else 1)
+assert flushed
+reap(pid)
+""",
+    )
+    names = [name for name, _ in door.counts().elements()]
+    assert (names.count("parent"), names.count("child")) == (3000, 1)
+    assert len(door.producers()) == 2
+
+
+def test_what_is_thrown_away_when_a_fork_below_python_is_noticed_is_counted(
+    door: Door, nursery: Nursery
+) -> None:
+    _run(
+        nursery,
+        door,
+        """
+import ctypes
+record = client.counter("kept").record
+assert client.flush()
+pid = ctypes.PyDLL(None).fork()
+if pid == 0:
+    for _ in range(1000):
+        record(1)
+    client.put("new")
+    os._exit(0 if client.statistics().dropped == {"forked": 1000} and client.flush() else 1)
+reap(pid)
+""",
+    )
+    assert door.counts() == {("new", ()): 1}

@@ -692,3 +692,22 @@ def test_a_client_let_go_waits_for_its_acks(lanes: LaneDoor) -> None:
     assert not thread.is_alive()
     assert sender.statistics().events_unacknowledged == 0
     assert lanes.events() == 1
+
+
+def test_a_daemon_that_takes_a_lane_and_never_answers_is_a_problem_until_it_does(
+    lanes: LaneDoor, make_client: ClientMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes.answers = lanes.acknowledges = False
+    client = make_client()
+    client.put("n")
+    wait_for(lanes.read, "the hello")
+    assert not client.flush(0.0)
+    assert client.statistics().problem == "", "it has some seconds"
+    with monkeypatch.context() as patched:
+        patched.setattr(outbound_module, "SILENCE_S", 0.0)
+        assert not client.flush(0.0)
+        assert "acknowledged nothing" in client.statistics().problem
+    lanes.answers = lanes.acknowledges = True
+    lanes.lanes[0].connection.send(encode(AckFrame(0, 0, True, 60.0, 7)))
+    _wait_for_events(lanes, 1)
+    wait_for(lambda: client.statistics().problem == "", "the problem to be over")

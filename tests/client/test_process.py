@@ -14,6 +14,7 @@ class Member:
     def __init__(self, clock: "Clock", takes_s: float) -> None:
         self.given: list[tuple[float, float | None]] = []
         self.forks = 0
+        self.is_last = False
         self._clock = clock
         self._takes_s = takes_s
 
@@ -22,6 +23,10 @@ class Member:
         self.given.append((timeout_s, away_timeout_s))
         self._clock.now += self._takes_s
         return False
+
+    def send_at_once(self) -> None:
+        """Note it."""
+        self.is_last = True
 
     def after_fork_in_child(self) -> None:
         """Note it."""
@@ -44,9 +49,15 @@ def test_all_senders_together_get_the_time_of_one(monkeypatch: pytest.MonkeyPatc
     first, second = Member(clock, 2.0), Member(clock, 2.0)
     monkeypatch.setattr(process, "Clock", clock)
     monkeypatch.setattr(process, "read_members", lambda: [first, second])
+    monkeypatch.setattr(process, "_spent_s", 0.0)
     process._flush_all()
+    assert first.is_last
+    assert second.is_last
     assert first.given == [(process.EXIT_TIMEOUT_S, process.EXIT_AWAY_TIMEOUT_S)]
     assert second.given == [(process.EXIT_TIMEOUT_S - 2.0, process.EXIT_AWAY_TIMEOUT_S - 2.0)]
+    # Of another hook that the same end runs, the same.
+    process._flush_all()
+    assert first.given[1:] == [(process.EXIT_TIMEOUT_S - 4.0, process.EXIT_AWAY_TIMEOUT_S - 4.0)]
 
 
 def test_a_sender_that_fails_keeps_no_other_from_its_flush_or_its_new_beginning(
@@ -59,6 +70,7 @@ def test_a_sender_that_fails_keeps_no_other_from_its_flush_or_its_new_beginning(
         def after_fork_in_child(self) -> None:
             raise AttributeError("poll")
 
+    monkeypatch.setattr(process, "_spent_s", 0.0)
     clock = Clock()
     other = Member(clock, 0.0)
     monkeypatch.setattr(process, "read_members", lambda: [Failing(clock, 0.0), other])

@@ -5,6 +5,7 @@ never changes; on a new lane it is sent again. While the daemon is away or slow,
 it is; what comes then is folded, up to a bound in bytes, and past it dropped and counted.
 """
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -41,6 +42,10 @@ MAX_UNACKNOWLEDGED_BYTES = 256 * 1024
 
 # How long they are kept where the daemon there is offers no lane.
 NO_LANE_S = 60.0
+
+# A daemon acknowledges within the tick of its loop in which it reads, also while its sinks are slow.
+SILENCE_S = 5.0
+_SILENCE = f"the daemon has taken a lane, and has acknowledged nothing on it for {SILENCE_S:g} s"
 
 # With more than this waiting, the buffers are drained once a second only: longer columns, fewer bytes an
 # event. Unless they hold this many events by themselves.
@@ -93,6 +98,7 @@ class Outbound:
         self.idle_drains = 0
         # Since when a daemon that was there is away, on the clock that never steps.
         self.lost_at: float | None = None
+        self._pid = os.getpid()
         self._table = table
         self._producer_id = producer_id
         self._encoder = Encoder(producer_id, self.drops)
@@ -105,6 +111,8 @@ class Outbound:
         self._resend = 0
         self._lanes_seen = 0
         self._no_lane_since: float | None = None
+        # Since when something waits on a lane without an ack.
+        self._silent_since: float | None = None
         self._interval_s = 0.0
         self._wall = wall
         self._monotonic = monotonic
@@ -139,6 +147,9 @@ class Outbound:
         for start in range(0, len(buffers), _CHUNK_BUFFERS):
             if start:
                 time.sleep(0)
+                if os.getpid() != self._pid:
+                    # A signal handler has forked in the midst of it: in the child, nothing here is ours.
+                    return
             drained += self._drain_chunk(buffers[start : start + _CHUNK_BUFFERS], second, monotonic)
         if crossed:
             self._tell_shares(second)
@@ -152,8 +163,9 @@ class Outbound:
     def send(self) -> bool:
         """Send what waits, until the socket takes no more. Return whether nothing waits any longer."""
         self._receive()
+        self._note_silence()
         transport = self.transport
-        while True:
+        while os.getpid() == self._pid:
             frame = self._choose()
             if frame is None:
                 if self.state is State.HELD_BACK and not self._pending:
@@ -177,6 +189,8 @@ class Outbound:
                 self._count_sent(frame)
             else:
                 self._count_too_large(frame)
+        # A child of the process: it is the parent that sends.
+        return False
 
     def mark(self) -> Mark:
         """Return a mark of what was drained until now, for `is_settled`."""
@@ -346,8 +360,11 @@ class Outbound:
     def _receive(self) -> None:
         transport = self.transport
         had_lane = transport.way is Way.LANE
-        for ack in transport.receive():
+        acks = transport.receive()
+        for ack in acks:
             self._acknowledge(ack)
+        if acks:
+            self._silent_since = None
         waiting = len(self._unacknowledged)
         if transport.lanes_answered != self._lanes_seen:
             self._lanes_seen = transport.lanes_answered
@@ -360,6 +377,17 @@ class Outbound:
                 self.state = State.AWAY
         else:
             self._resend = min(self._resend, waiting)
+
+    def _note_silence(self) -> None:
+        """Say so where a daemon holds the lane and acknowledges nothing: it hangs, or it is none."""
+        transport = self.transport
+        if transport.way is not Way.LANE or not self.is_waiting:
+            self._silent_since = None
+        elif self._silent_since is None:
+            self._silent_since = self._monotonic()
+        silent = self._silent_since is not None and self._monotonic() - self._silent_since >= SILENCE_S
+        if silent is not (transport.problem == _SILENCE):
+            transport.problem = _SILENCE if silent else ""
 
     def _acknowledge(self, ack: AckFrame) -> None:
         self._interval_s = ack.interval_s
@@ -419,5 +447,6 @@ __all__ = [
     "MAX_PENDING_BYTES",
     "MAX_UNACKNOWLEDGED_BYTES",
     "NO_LANE_S",
+    "SILENCE_S",
     "Outbound",
 ]

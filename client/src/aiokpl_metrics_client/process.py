@@ -38,6 +38,10 @@ class Member(Protocol):
         """Hand over what is recorded, within this time; where the daemon is away, within that."""
         ...
 
+    def send_at_once(self) -> None:
+        """Have whoever records send from now on, himself."""
+        ...
+
     def after_fork_in_child(self) -> None:
         """Begin anew: what was recorded before the fork is the parent's."""
         ...
@@ -53,6 +57,7 @@ _anchor = _Anchor()
 _loading = threading.RLock()
 _hooks_installed = False
 _finalizer_follows_fork = False
+_spent_s = 0.0
 
 
 def enrol(member: Member) -> None:
@@ -84,18 +89,28 @@ def read_members() -> list[Member]:
     return list(_members)
 
 
+def flush_at_exit(member: Member) -> None:
+    """Flush one within what is left of the time that the process's end may take."""
+    global _spent_s  # noqa: PLW0603 - one end a process, however many hooks tell of it
+    begin = Clock.monotonic()
+    # One that fails does not keep the others from it.
+    with contextlib.suppress(Exception):
+        member.flush(EXIT_TIMEOUT_S - _spent_s, EXIT_AWAY_TIMEOUT_S - _spent_s)
+    _spent_s += Clock.monotonic() - begin
+
+
 def _flush_all() -> None:
-    now = Clock.monotonic()
-    deadline, away_deadline = now + EXIT_TIMEOUT_S, now + EXIT_AWAY_TIMEOUT_S
     for member in read_members():
-        now = Clock.monotonic()
-        # One that fails does not keep the others from it.
+        flush_at_exit(member)
+        # Exit handlers that were registered before ours come after it, and finalizers after them.
         with contextlib.suppress(Exception):
-            member.flush(deadline - now, away_deadline - now)
+            member.send_at_once()
 
 
 def _after_fork_in_child() -> None:
+    global _spent_s  # noqa: PLW0603 - a child has an end of its own
     _loading.release()
+    _spent_s = 0.0
     for member in read_members():
         with contextlib.suppress(Exception):
             member.after_fork_in_child()
@@ -122,4 +137,12 @@ def _add_finalizer(_: _Anchor) -> None:
     util.Finalize(None, _flush_all, exitpriority=_FINALIZER_PRIORITY)
 
 
-__all__ = ["EXIT_AWAY_TIMEOUT_S", "EXIT_TIMEOUT_S", "Member", "enrol", "leave", "read_members"]
+__all__ = [
+    "EXIT_AWAY_TIMEOUT_S",
+    "EXIT_TIMEOUT_S",
+    "Member",
+    "enrol",
+    "flush_at_exit",
+    "leave",
+    "read_members",
+]

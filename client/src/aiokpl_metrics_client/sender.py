@@ -7,13 +7,14 @@ second; and meanwhile it goes on collecting. Where no thread can start, whoever 
 """
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import ClassVar, TypeAlias
 
 from aiokpl_metrics_client import process
-from aiokpl_metrics_client.buffers import BufferTable
+from aiokpl_metrics_client.buffers import BufferTable, count_events
 from aiokpl_metrics_client.clock import Clock
 from aiokpl_metrics_client.complaint import Complaint
 from aiokpl_metrics_client.exclusive import Exclusive
@@ -62,13 +63,16 @@ class Sender:
 
     observer: ClassVar["Callable[[Sender], None] | None"] = None
 
+    # Bound here: at the very end of an interpreter, modules are empty.
+    _is_finalizing = staticmethod(sys.is_finalizing)
+
     def __init__(self, path: str | None, max_series: int) -> None:
         """Start nothing yet."""
         self.table = BufferTable(max_series)
         self._redirected_to: BuildOutbound | None = None
         self._path = path
         self._closing = False
-        self._serves_itself = False
+        self._served_by: Callable[[Append], Append] | None = None
         self._end_by = 0.0
         self._next_retire = 0.0
         self._complaint = Complaint()
@@ -86,6 +90,7 @@ class Sender:
         self._sleep_lock.acquire()
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
+        self._is_last = False
         self._reported_losses = (0, 0)
         self._drain_at = 0.0
         self._serve_at = self._next_start = 0.0
@@ -135,7 +140,14 @@ class Sender:
         """Start the thread, if it does not run and is needed."""
         if self._redirected_to is not None:
             return
-        if self._closing or (self._is_running() and self._pid == os.getpid()):
+        if self._closing:
+            return
+        if self._is_last or self._is_finalizing():
+            # No thread would start, or run any more; before Python 3.12, to start one is to wait for ever.
+            self.send_at_once()
+            self._send_last()
+            return
+        if self._is_running() and self._pid == os.getpid():
             return
         self.check_process()
         # Whoever else starts it is enough; to wait would be to wait for ourselves, in a signal handler or in
@@ -202,9 +214,12 @@ class Sender:
         if self._has_ended():
             # Nothing is kept any more, and nobody would close another socket.
             return True
-        if not self._is_running() and len(self.table) > 0:
+        if not (self._is_running() or self._is_last) and len(self.table) > 0:
             # It was hindered: by a Ctrl-C, or for want of threads.
             self.start()
+        if self._is_finalizing():
+            # Whoever is at work stands still for ever, and no other thread runs.
+            timeout_s = 0.0
         deadline = Clock.monotonic() + timeout_s
         away_deadline = deadline if away_timeout_s is None else Clock.monotonic() + away_timeout_s
         try:
@@ -256,6 +271,11 @@ class Sender:
             events_folded=progress.events_folded,
         )
 
+    def send_at_once(self) -> None:
+        """Have whoever records send from now on: the process ends."""
+        self._is_last = True
+        self._serve_by(self._build_last)
+
     def after_fork_in_child(self) -> None:
         """Begin anew as another producer: what was recorded before the fork is the parent's to send."""
         had_series = len(self.table) > 0
@@ -271,9 +291,13 @@ class Sender:
     def check_process(self) -> None:
         """Begin anew if this is a child of a fork below Python, as uWSGI's, that has run no hook."""
         if self._pid != os.getpid():
+            buffered = count_events(self.table.buffers())
             self.after_fork_in_child()
+            if buffered:
+                self.drop(DropReason.FORKED, buffered)
 
     def _hand_over(self, deadline: float, away_deadline: float) -> bool:
+        pid = self._pid
         mark: Mark | None = None
         without_room = 0
 
@@ -290,7 +314,8 @@ class Sender:
 
         while True:
             is_settled = self._work(hand_over, deadline - Clock.monotonic())
-            if is_settled is None:
+            if is_settled is None or self._pid != pid:
+                # In the latter case a signal handler has forked, and this is the child.
                 return False
             outbound = self._outbound
             if is_settled:
@@ -312,8 +337,8 @@ class Sender:
 
     def _serve_by(self, build: "Callable[[Append], Append] | None") -> None:
         """Have those who record do the thread's work, or no longer."""
-        if self._serves_itself is not (build is not None):
-            self._serves_itself = build is not None
+        if self._served_by != build:
+            self._served_by = build
             self.table.wrap(build)
 
     def _build_serving(self, append: Append) -> Append:
@@ -330,6 +355,25 @@ class Sender:
                 return
 
         return record
+
+    def _build_last(self, append: Append) -> Append:
+        def record(value: float) -> None:
+            append(value)
+            # It starts no thread, unless this is a child by now.
+            self.start()
+
+        return record
+
+    def _send_last(self) -> None:
+        """Send what was recorded at the end of the process. Only its main thread waits, as its exit does."""
+        self._drain_at = 0.0
+        if self._is_finalizing():
+            # Without a line in the log, which may be gone.
+            self._exclusive.run(self._try_turn, 0.0, self._outbound.recount)
+        elif threading.current_thread() is threading.main_thread():
+            process.flush_at_exit(self)
+        else:
+            self._work(self._try_turn, 0.0)
 
     def _serve(self) -> None:
         """Do a turn of the thread's work without waiting for anything, and try to start it now and then."""
@@ -382,11 +426,14 @@ class Sender:
 
     def _send(self, outbound: Outbound) -> bool:
         sent_all = outbound.send()
+        if outbound is not self._outbound:
+            # A signal handler has forked in the midst of it, and this is the child.
+            return False
         if outbound.state is State.AWAY:
             self._complaint.problem = (
                 f"{outbound.transport.problem}; events are kept and sent once it is there"
             )
-        elif outbound.state is not State.HELD_BACK:
+        elif outbound.state is not State.HELD_BACK or outbound.transport.problem:
             self._complaint.problem = outbound.transport.problem
         return sent_all
 

@@ -12,7 +12,8 @@ class DropReason(str, Enum):
     finite number. `SERIES_INVALID`: a name or dimension that breaks a limit. `FRAME_TOO_LARGE`: the system's
     send buffer cannot hold a frame; the daemon counts it as missing. `CLOSED`: recorded after `close`, or not
     taken by then. `UNSUPPORTED`: the platform has no Unix sockets. `UNACKNOWLEDGED`: a lane had taken it, no
-    daemon acknowledged it, and none offers a lane any more; it may have been counted.
+    daemon acknowledged it, and none offers a lane any more; it may have been counted. `FORKED`: it was in a
+    buffer when a fork below Python was noticed: the parent's, who sends it, or the child's own, lost.
     """
 
     BUFFER_FULL = "buffer_full"
@@ -22,6 +23,7 @@ class DropReason(str, Enum):
     CLOSED = "closed"
     UNSUPPORTED = "unsupported"
     UNACKNOWLEDGED = "unacknowledged"
+    FORKED = "forked"
 
     def __str__(self) -> str:
         """Return the word itself, the same on every Python."""

@@ -108,6 +108,7 @@ class Transport:
         self._lanes = lanes
         self._socket: socket.socket | None = None
         self._identity: tuple[int, int] = (0, 0)
+        self._pid = os.getpid()
         self._refusals = 0
         self._is_blocked = False
         self._is_answered = False
@@ -127,6 +128,9 @@ class Transport:
         """Hand one frame to the kernel, if it takes it at once. On a lane, only after the hello's answer."""
         connection = self._socket
         if connection is None or not self._is_ours(connection):
+            if os.getpid() != self._pid:
+                # A signal handler has forked in the midst of a send, and its child has closed the socket.
+                return Outcome.AWAY
             connection = self._connect()
             if connection is None:
                 return Outcome.FULL if self._is_crowded else Outcome.AWAY
