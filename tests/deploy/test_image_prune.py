@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from aiokpl_metrics_client import MetricsClient
 from deploy.image.build import compile_site, list_requirements
 from deploy.image.prune import list_unneeded, prune, strip_symbols
+from tests.support.admin import ask, open_admin
 from tests.support.backends import ENVIRON, build_options, serve_backends
 from tests.support.child import ROOT, Nursery
 from tests.support.daemon import DaemonProcess
@@ -150,6 +151,10 @@ def test_every_backend_gets_its_windows_from_a_daemon_that_has_nothing_else(
             )
             wait_for(lambda: all(read() for read in received), "a window in the backends")
             assert daemon.count_events() == EVENTS
+            # Else the daemon would warn at its end that nobody has scraped it.
+            with open_admin(daemon) as admin:
+                status, page = ask(admin, "/metrics")
+            assert (status, "shop_latency" in page) == (200, True)
             assert daemon.stop() == 0, daemon.stderr
         finally:
             nursery.end()
