@@ -12,6 +12,7 @@ import json
 import resource
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -97,9 +98,19 @@ def build_image(engine: Engine, base: str, extras: str, *, pull: bool = False) -
         CalledProcessError: it cannot be built; the reason was printed.
     """
     name = f"{IMAGE}:{extras.replace(',', '-') or 'none'}"
-    arguments = {"BASE_IMAGE": base, "EXTRAS": extras}
+    arguments = {"BASE_IMAGE": base, "EXTRAS": extras, "REVISION": read_revision()}
     engine.build(ROOT, name, file=ROOT / "Dockerfile", arguments=arguments, pull=pull)
     return name
+
+
+def read_revision() -> str:
+    """Return the commit of the checkout, with `-dirty` where files differ from it; nothing without git."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()
 
 
 def run_daemon(image: Image) -> Start:

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, NamedTuple, Self
 
 from aiokpl_metricsd.healthcheck import connect
 from deploy.image.engine import Image
 
-__all__ = ["Container", "can_connect"]
+__all__ = ["Container", "Shared", "can_connect"]
 
 _START_TIMEOUT_S = 60.0
 _END_TIMEOUT_S = 60.0
@@ -29,15 +29,16 @@ RUN, STATE, CONFIGURATION = "/run/aiokpl-metricsd", "/var/lib/aiokpl-metricsd", 
 _NAMESPACES = ("--mount", "--pid", "--ipc", "--uts", "--propagation=private")
 _UNSHARE = ("unshare", *_NAMESPACES, "--fork", "--kill-child")
 
-# Arguments: the image's root, the container's directory, then the variables and the command. The image's
-# shells are taken away: nothing may need one.
+# Arguments: the image's root, the container's directory, the directory of the socket and how it is mounted;
+# then the variables and the command. The image's shells are taken away: nothing may need one.
 _SCRIPT = """
 set -eu
-root=$1 own=$2
-shift 2
+root=$1 own=$2 run=$3 access=$4
+shift 4
 mount --bind "$root" "$own/root"
 mount -o remount,bind,ro,nosuid "$own/root"
-mount --bind "$own/run" "$own/root/run/aiokpl-metricsd"
+mount --bind "$run" "$own/root/run/aiokpl-metricsd"
+mount -o "remount,bind,$access" "$own/root/run/aiokpl-metricsd"
 mount --bind "$own/state" "$own/root/var/lib/aiokpl-metricsd"
 mount --bind "$own/etc" "$own/root/etc/aiokpl-metricsd"
 mount -o remount,bind,ro "$own/root/etc/aiokpl-metricsd"
@@ -50,8 +51,20 @@ exec setpriv --no-new-privs env -i "$@"
 """
 
 
+class Shared(NamedTuple):
+    """What a producer's container has of the daemon's.
+
+    Attributes:
+        run: the directory of the socket, mounted to be read alone.
+        groups: that it is in besides its own.
+    """
+
+    run: Path
+    groups: Sequence[str]
+
+
 class Container:
-    """A running daemon, started when it is made, and ended with the context.
+    """A running daemon, or a producer, started when it is made, and ended with the context.
 
     Args:
         image: mounted.
@@ -59,6 +72,7 @@ class Container:
         arguments: of the entry point.
         configuration: the text of `sinks.toml`.
         environ: variables on top of the image's.
+        shared: what a producer has of the daemon's; None of the daemon itself.
 
     Attributes:
         run: what is mounted where the socket is.
@@ -72,6 +86,7 @@ class Container:
         arguments: Sequence[str] = ("--config", f"{CONFIGURATION}/sinks.toml"),
         configuration: str = "",
         environ: dict[str, str] | None = None,
+        shared: Shared | None = None,
     ) -> None:
         """Start it."""
         self._image = image
@@ -79,19 +94,24 @@ class Container:
         user, _, group = image.config["User"].partition(":")
         for name in ("root", "run", "state", "etc"):
             (directory / name).mkdir()
+        # As an engine does where the image has none.
+        for place in (RUN, STATE, CONFIGURATION):
+            (image.root / place.lstrip("/")).mkdir(parents=True, exist_ok=True)
         for name, mode in (("run", 0o2750), ("state", 0o700)):
             os.chown(directory / name, int(user), int(group))
             (directory / name).chmod(mode)
         (directory / "etc" / "sinks.toml").write_text(configuration, encoding="utf-8")
-        self.run = directory / "run"
+        self.run = directory / "run" if shared is None else shared.run
         self.environ = dict(each.split("=", 1) for each in image.config["Env"]) | (environ or {})
         self.started = 0.0
         self._cpu_before_s = 0.0
         command = [*_UNSHARE, "sh", "-c", _SCRIPT, "sh", str(image.root), str(directory)]
+        command += [str(self.run), "rw" if shared is None else "ro"]
         command += [f"{key}={value}" for key, value in self.environ.items()]
         # By its path: with the image's variables it is not found.
-        command += [shutil.which("chroot") or "chroot", f"--userspec={user}:{group}", "--groups="]
-        command += [str(directory / "root"), *image.config["Entrypoint"], *arguments]
+        command += [shutil.which("chroot") or "chroot", f"--userspec={user}:{group}"]
+        command += [f"--groups={','.join(shared.groups if shared else ())}", str(directory / "root")]
+        command += [*image.config["Entrypoint"], *arguments]
         with (directory / "out").open("wb") as out, (directory / "err").open("wb") as err:
             self._process = _start(command, out, err)
 

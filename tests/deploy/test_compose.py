@@ -4,21 +4,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from aiokpl_metrics_protocol import socket_candidates
 from aiokpl_metricsd.config import load
 from aiokpl_metricsd.sinks.loading import EXTRAS
+from tests.deploy.composing import COMPOSE, read_services
 from tests.deploy.kustomize import build
 
 ROOT = Path(__file__).parents[2]
-COMPOSE = ROOT / "deploy" / "compose"
 DOCKERFILE = COMPOSE / "producer.Dockerfile"
-
-
-def read_services() -> dict[str, dict[str, Any]]:
-    services: dict[str, dict[str, Any]] = yaml.safe_load((COMPOSE / "compose.yaml").read_text())["services"]
-    return services
 
 
 def list_mounts(service: dict[str, Any]) -> dict[str, str]:

@@ -4,19 +4,25 @@
 """
 
 import os
+import re
 import signal
 import tempfile
+import tomllib
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from deploy.image.__main__ import ROOT, STORE, build_image, produce, run_daemon
-from deploy.image.base import make_base
+from aiokpl_metricsd import __version__
+from deploy.image.__main__ import ROOT, STORE, build_image, produce, read_revision, run_daemon
+from deploy.image.base import BASE_IMAGE, make_base
 from deploy.image.build import EXTRAS
-from deploy.image.container import Container, can_connect
+from deploy.image.container import Container, Shared, can_connect
 from deploy.image.engine import Engine, Image, find_missing_tools, read_pip_settings
 from deploy.image.sizes import measure_extras
+from tests.deploy.composing import COMPOSE, read_services
+from tests.support.admin import AdminConnection, ask
 from tests.support.backends import ENVIRON, build_options, serve_backends
 from tests.support.polling import wait_for
 
@@ -31,7 +37,11 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root makes the namespaces and mounts of a container"),
 ]
 
-MAX_BYTES_ABOVE_BASE = 60_000_000
+# What the documents may be off by, in MB: a dependency may be patched without their being written anew.
+TOLERANCE_MB = 2
+
+PAGE = ROOT / "docs" / "image.md"
+README = ROOT / "README.md"
 
 QUIET = """
 interval_s = 60
@@ -83,13 +93,61 @@ def test_nothing_of_what_builds_or_installs_is_left(image: Image) -> None:
     assert list((image.root / "tmp").iterdir()) == []
 
 
-def test_it_is_small(engine: Engine, name: str, image: Image) -> None:
-    above = engine.measure_bytes(name) - engine.measure_bytes(make_base(engine))
-    assert 0 < above < MAX_BYTES_ABOVE_BASE
-    (site,) = image.root.glob("opt/aiokpl-metricsd/lib/python3*/site-packages")
-    sizes = measure_extras(site, ROOT)
+def read_license() -> str:
+    """Return the licence that the distribution names."""
+    project = tomllib.loads((ROOT / "daemon" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return str(project["license"])
+
+
+def read_sizes(path: Path, *patterns: str) -> list[float]:
+    """Return the megabytes that a document states in these words."""
+    text = path.read_text(encoding="utf-8")
+    found = [re.search(pattern, text) for pattern in patterns]
+    assert None not in found, (path, patterns)
+    return [float(figure) for each in found if each is not None for figure in each.groups()]
+
+
+def measure_above_mb(engine: Engine, name: str) -> float:
+    return (engine.measure_bytes(name) - engine.measure_bytes(make_base(engine))) / 1e6
+
+
+def test_it_is_as_small_as_the_documents_say(engine: Engine, name: str, image: Image) -> None:
+    above, _ = read_sizes(PAGE, r"is (\d+) MB larger than its base with all extras, and (\d+) with none")
+    assert measure_above_mb(engine, name) == pytest.approx(above, abs=TOLERANCE_MB)
+    assert read_sizes(README, r"(\d+) MB above its base with all extras")[0] == above
+    sizes = measure_extras(find_packages(image), ROOT)
     assert list(sizes) == ["daemon", *EXTRAS]
-    assert all(above > size > 0 for size in sizes.values())
+    stated = read_sizes(
+        PAGE,
+        r"The daemon with what it always needs has (\d+) MB",
+        *(rf"`{extra}`(?: adds)? (\d+)" for extra in EXTRAS),
+    )
+    assert [size / 1e6 for size in sizes.values()] == pytest.approx(stated, abs=TOLERANCE_MB)
+
+
+def find_packages(image: Image) -> Path:
+    (site,) = image.root.glob("opt/aiokpl-metricsd/lib/python3*/site-packages")
+    return site
+
+
+def test_an_image_without_an_extra_has_no_sdk_and_its_daemon_runs(engine: Engine) -> None:
+    name = build_image(engine, make_base(engine), "")
+    with engine.mount(name) as bare:
+        packages = {each.name.lower() for each in find_packages(bare).iterdir()}
+        assert {"aiokpl_metricsd", "msgspec", "uvloop"} <= packages
+        assert not packages & {
+            "aiohttp",
+            "aiobotocore",
+            "botocore",
+            "grpc",
+            "opentelemetry",
+            "datadog_api_client",
+        }
+        assert bare.config["Labels"]["aiokpl-metricsd.extras"] == ""
+        run_daemon(bare)
+    _, above = read_sizes(PAGE, r"is (\d+) MB larger than its base with all extras, and (\d+) with none")
+    assert measure_above_mb(engine, name) == pytest.approx(above, abs=TOLERANCE_MB)
+    assert read_sizes(README, r"with all extras, (\d+) with none")[0] == above
 
 
 def test_nothing_of_the_machine_that_built_it_is_in_it(image: Image) -> None:
@@ -116,8 +174,13 @@ def test_it_says_who_runs_what_and_what_it_is(image: Image) -> None:
     assert config["User"] == "65532:65532"
     assert config["Entrypoint"] == ["python3", "-m", "aiokpl_metricsd"]
     assert config["StopSignal"] == "SIGTERM"
-    assert config["Labels"]["org.opencontainers.image.title"] == "aiokpl-metricsd"
-    assert config["Labels"]["aiokpl-metricsd.extras"] == "all"
+    labels, oci = config["Labels"], "org.opencontainers.image"
+    assert labels["aiokpl-metricsd.extras"] == "all"
+    assert labels[f"{oci}.title"] == "aiokpl-metricsd"
+    assert labels[f"{oci}.version"] == __version__
+    assert labels[f"{oci}.licenses"] == read_license()
+    assert labels[f"{oci}.base.name"] == BASE_IMAGE
+    assert labels[f"{oci}.revision"] == read_revision()
 
 
 def test_every_backend_gets_its_windows_from_the_image(image: Image, directory: Path) -> None:
@@ -135,6 +198,8 @@ def test_every_backend_gets_its_windows_from_the_image(image: Image, directory: 
                 lambda: backends.datadog.accepted,
             )
             wait_for(lambda: all(read() for read in received), "a window in every backend", 60)
+            # What nobody has scraped is a warning at the end.
+            wait_for(lambda: "OrdersTaken_total{" in read_page(container), "a page")
             container.send_signal(signal.SIGTERM)
             assert container.wait() == 0, container.stderr
         assert "ERROR" not in container.stderr
@@ -166,6 +231,42 @@ def test_the_health_check_needs_no_shell_and_follows_the_daemon(image: Image, di
         )
         (container.run / "metrics.sock").unlink()
         assert container.check_health() == 1
+
+
+def test_the_compose_files_producer_is_on_the_page_of_the_daemon_beside_it(
+    engine: Engine, image: Image, directory: Path
+) -> None:
+    service = read_services()["producer"]
+    file = ROOT / service["build"]["dockerfile"]
+    name = "localhost/aiokpl-metricsd-demo:test"
+    engine.build(ROOT, name, file=file, arguments={"BASE_IMAGE": make_base(engine)})
+    sinks = (COMPOSE / "sinks.toml").read_text(encoding="utf-8")
+    # The network is the machine's here.
+    sinks = sinks.replace("interval_s = 10", "interval_s = 1").replace("0.0.0.0:9464", "127.0.0.1:0")
+    places = [directory / "daemon", directory / "producer"]
+    for place in places:
+        place.mkdir()
+    with engine.mount(name) as demo, Container(image, places[0], configuration=sinks) as daemon:
+        assert demo.config["User"] == service["user"]
+        wait_until_accepting(daemon)
+        groups = service["group_add"]
+        with Container(demo, places[1], (), shared=Shared(daemon.run, groups)) as producer:
+            producer.wait_until(lambda: "UserRecordsPut_total{" in read_page(daemon), "series on the page")
+            assert "metricsd_client_events_dropped_total" not in read_page(daemon)
+            assert producer.read_status("Groups").split() == groups
+            assert producer.read_status("CapEff") == "0" * 16
+            producer.send_signal(signal.SIGINT)
+            assert producer.wait() == 0, producer.stderr
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait() == 0, daemon.stderr
+
+
+def read_page(container: Container) -> str:
+    """Return the page, as it is read over the Unix socket."""
+    with closing(AdminConnection(container.run / "admin.sock")) as connection:
+        status, page = ask(connection, "/metrics")
+    assert status == 200
+    return page
 
 
 @pytest.mark.parametrize("files", [0, 100, 200, 300, 400])

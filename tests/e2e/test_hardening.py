@@ -20,6 +20,7 @@ from aiokpl_metrics_client import MetricsClient
 from aiokpl_metricsd.sinks.loading import BUILTIN
 from tests.deploy.units import SERVICE, read_unit
 from tests.support import fenced
+from tests.support.admin import ask, open_admin
 from tests.support.backends import ENVIRON, Backends, build_options, serve_backends
 from tests.support.child import Nursery
 from tests.support.daemon import DaemonProcess
@@ -159,6 +160,9 @@ def serve_behind(nursery: Nursery, fence: Fence) -> None:
             client.put("UserRecordsPut", 1, stream="orders")
             assert client.flush()
         wait_for(lambda: has_all(backends), "a window in every backend", 60)
+        # What nobody has scraped is a warning at the end.
+        with open_admin(daemon) as connection:
+            wait_for(lambda: "UserRecordsPut_total{" in ask(connection, "/metrics")[1], "a page")
         daemon.send_signal(signal.SIGTERM)
         assert daemon.wait() == 0, daemon.stderr
     assert [line for line in daemon.log if line["level"] in ("WARNING", "ERROR", "CRITICAL")] == []
