@@ -70,8 +70,10 @@ def pruned() -> Iterator[Environment]:
         (site,) = Path(directory).glob("lib/python3*/site-packages")
         for name in list_packages():
             link_distribution(name, site)
-        shutil.copytree(ROOT / "daemon/src/aiokpl_metricsd", site / "aiokpl_metricsd")
-        shutil.copytree(ROOT / "protocol/src/aiokpl_metrics_protocol", site / "aiokpl_metrics_protocol")
+        for source in ("daemon/src/aiokpl_metricsd", "protocol/src/aiokpl_metrics_protocol"):
+            # What other interpreters have compiled of ours is nobody's measure.
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / source, site / Path(source).name, ignore=ignored)
         before = measure_bytes(site)
         interpreter = str(Path(directory, "bin/python3"))
         freed = prune(site, interpreter)

@@ -31,4 +31,4 @@ def test_the_page_has_no_row_of_a_scenario_that_is_gone_and_one_command_for_all(
     text = PAGE.read_text(encoding="utf-8")
     assert HEAD in text
     assert list(read_rows(text)) == [scenario.title for scenario in SCENARIOS]
-    assert "`make pod-life`" in text
+    assert '`make pod-life POD_ARGS="--times 3"`' in text
