@@ -205,6 +205,23 @@ class BufferTable:
             for instrument in self._read_instruments():
                 instrument.record = discard
 
+    @property
+    def is_discarding(self) -> bool:
+        """Whether nothing is kept that comes from now on, but by who has a copy of `record`."""
+        return self._discard is not None
+
+    def is_held_elsewhere(self) -> bool:
+        """Tell whether anybody can record who does not ask the client: by an instrument, or a copy of it.
+
+        What `put` looks its buffers up by is forgotten; a `put` that still comes looks up anew.
+        """
+        with self._lock:
+            for buffer in self.buffers():
+                self._forget_keys(buffer)
+                if is_held(buffer):
+                    return True
+        return False
+
     def forget_events(self) -> None:
         """Drop what is buffered: in a forked child it is the parent's. So may the lock be, and held."""
         self._lock = threading.RLock()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import ClassVar, TypeAlias
 
 from aiokpl_metrics_client import process
-from aiokpl_metrics_client.buffers import BufferTable, count_events
+from aiokpl_metrics_client.buffers import BufferTable, count_events, take
 from aiokpl_metrics_client.clock import Clock
 from aiokpl_metrics_client.complaint import Complaint
 from aiokpl_metrics_client.exclusive import Exclusive
@@ -39,6 +39,9 @@ _AWAY_POLL_S = 0.02
 # A client that was let go without `close` sends for this long what it still has.
 _LINGER_S = 5.0
 _JOIN_TIMEOUT_S = 1.0
+
+# After the end, how often is looked for events of who kept a copy of `record`, while none come.
+_SWEEP_INTERVAL_S = 1.0
 
 # Where none can start, how often that is tried again.
 _START_INTERVAL_S = 1.0
@@ -72,6 +75,9 @@ class Sender:
         self._redirected_to: BuildOutbound | None = None
         self._path = path
         self._closing = False
+        # All that may be sent is: what still comes, from a copy of `record`, is counted and thrown away.
+        self._is_over = False
+        self._sweep_pause_s = DRAIN_INTERVAL_S
         self._served_by: Callable[[Append], Append] | None = None
         self._end_by = 0.0
         self._next_retire = 0.0
@@ -110,7 +116,8 @@ class Sender:
     @staticmethod
     def read_registered() -> "list[Sender]":
         """Return the senders that are not closed."""
-        return [member for member in process.read_members() if isinstance(member, Sender)]
+        members = process.read_members()
+        return [each for each in members if isinstance(each, Sender) and not each._is_over]  # noqa: SLF001 - one of us
 
     def redirect(self, build: BuildOutbound | None) -> None:
         """Have events go where `build` leads from now on, without a thread; None is back to the socket.
@@ -138,11 +145,12 @@ class Sender:
 
     def start(self) -> None:
         """Start the thread, if it does not run and is needed."""
-        if self._redirected_to is not None:
+        if self._redirected_to is not None and not self._is_over:
             return
-        if self._closing:
+        is_last = self._is_last or self._is_finalizing()
+        if self._closing and (is_last or self._is_running() or not self.table.is_held_elsewhere()):
             return
-        if self._is_last or self._is_finalizing():
+        if is_last:
             # No thread would start, or run any more; before Python 3.12, to start one is to wait for ever.
             self.send_at_once()
             self._send_last()
@@ -211,6 +219,8 @@ class Sender:
         On a lane that is when the daemon has acknowledged it, on the front door when the kernel took it.
         """
         self.check_process()
+        if self._is_over and not self._is_finalizing():
+            self._work(self._sweep, timeout_s)
         if self._has_ended():
             # Nothing is kept any more, and nobody would close another socket.
             return True
@@ -235,7 +245,8 @@ class Sender:
         if not self._is_running():
             # None was needed, or none could start: then nobody else sends what there is.
             self.flush(0.0)
-            self._try_end(0.0)
+            if self.table.is_discarding or not self.table.is_held_elsewhere():
+                self._try_end(0.0)
         self._wake()
 
     def close(self, timeout_s: float) -> bool:
@@ -243,9 +254,16 @@ class Sender:
         flushed = self.flush(timeout_s)
         self.finish(linger_s=0.0)
         thread = self._thread
-        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
-            thread.join(timeout=max(0.0, min(timeout_s, _JOIN_TIMEOUT_S)))
+        deadline = Clock.monotonic() + max(0.0, min(timeout_s, _JOIN_TIMEOUT_S))
+        while thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            left = deadline - Clock.monotonic()
+            # It goes on where somebody has a copy of `record`.
+            if left <= 0 or (self._is_over and self.table.is_held_elsewhere()):
+                break
+            thread.join(min(left, _AWAY_POLL_S))
         self._try_end(_JOIN_TIMEOUT_S)
+        # None may have run, and somebody may have a copy all the same.
+        self.start()
         return flushed
 
     def statistics(self) -> ClientStatistics:
@@ -284,6 +302,8 @@ class Sender:
         self._own_outbound.transport.close()
         self.table.forget_events()
         self._begin()
+        if self._is_over:
+            self._own_outbound.state = self._outbound.state = State.CLOSED
         # Cached appends do not ask for a thread, so it must be there before them.
         if had_series:
             self.start()
@@ -310,7 +330,9 @@ class Sender:
                 without_room = outbound.progress.events_without_room
             self._send(outbound)
             # Where it was closed while this waited for its turn, nobody else closes the socket again.
-            return self._end() if ended else outbound.is_settled(mark)
+            if ended:
+                self._end()
+            return ended or outbound.is_settled(mark)
 
         while True:
             is_settled = self._work(hand_over, deadline - Clock.monotonic())
@@ -411,7 +433,13 @@ class Sender:
     def _turn(self) -> bool:
         """Drain, if it is time to, and send. Return whether that was the last time."""
         outbound = self._outbound
+        if self._is_over:
+            return self._sweep()
         closing = self._closing
+        if closing and not self.table.is_discarding and self.table.is_held_elsewhere():
+            # The client was let go, and not what somebody has copied of it.
+            closing = False
+            self._end_by = Clock.monotonic() + _LINGER_S
         if closing or Clock.monotonic() >= self._drain_at:
             outbound.drain(all_of_it=closing)
             self._drain_at = Clock.monotonic() + min(DRAIN_INTERVAL_S, _until_next_second())
@@ -449,11 +477,25 @@ class Sender:
             outbound.discard(DropReason.CLOSED)
             outbound.transport.close()
             outbound.state = State.CLOSED
-        process.leave(self)
-        return True
+        self._is_over = True
+        return self._sweep()
+
+    def _sweep(self) -> bool:
+        """Count what came after the end. Return whether nobody can record any more."""
+        is_held = self.table.is_held_elsewhere()
+        count = sum([len(take(buffer)) for buffer in self.table.buffers()])
+        if count:
+            self._outbound.drops.add(DropReason.CLOSED, count)
+        self._sweep_pause_s = DRAIN_INTERVAL_S if count else _SWEEP_INTERVAL_S
+        if not is_held:
+            process.leave(self)
+        return not is_held
 
     def _wait(self) -> None:
         """Sleep until the next drain, or until the socket takes another frame or brings acknowledgements."""
+        if self._is_over:
+            self._sleep_lock.acquire(timeout=self._sweep_pause_s)
+            return
         pause = _until_next_second()
         outbound = self._outbound
         state = outbound.state
