@@ -23,7 +23,7 @@ run: $(VENV)/.run-installed ## Start the daemon and a demo producer
 	$(BIN)/python deploy/demo/run.py
 
 test: $(VENV)/.dev-installed ## Run the tests; PYTEST_ARGS="-m 'not slow'" for the quick ones
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(PYTEST_ARGS)
 
 check: $(VENV)/.dev-installed ## Lint, format, types, import rules, documents
 	@echo "== ruff check"

@@ -654,7 +654,6 @@ os._exit(0 if ok and status == 0 else 1)
     )
     lanes.acknowledges = False
     child = nursery.start_python(str(script), str(lanes.path)[: -len(".lane")])
-    _wait_for_events(lanes, 1)
     wait_for(
         lambda: lanes.read() and len({hello.producer_id for hello in lanes.hellos}) == 2, "the child's lane"
     )
