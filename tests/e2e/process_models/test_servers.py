@@ -73,7 +73,8 @@ def test_workers_of_gunicorn_merge_in_the_daemon(models: Models, workers: str, *
     counts = models.stop()
     assert counts["requests"] == counts["bound"] == answered, server.stderr
     booted = server.stderr.count("Booting worker")
-    assert booted >= 3, "some were recycled"
+    # uvicorn looks a few times a second how many a worker has answered, and these may be quicker than that.
+    assert booted >= (2 if workers == "uvicorn" else 3), "some were recycled"
     assert counts["imports"] == (1 if preload else booted)
 
 
