@@ -36,7 +36,7 @@ def main(path: Path) -> None:
 
     def call(caller: int) -> None:
         while not ends.is_set():
-            if _is_answered(path):
+            if is_answered(path):
                 answered[caller] += 1
             else:
                 unanswered[caller] += 1
@@ -53,7 +53,8 @@ def main(path: Path) -> None:
     sys.stdout.write(msgspec.json.encode(Report(sum(answered), sum(unanswered))).decode())
 
 
-def _is_answered(path: Path) -> bool:
+def is_answered(path: Path) -> bool:
+    """Send one request on a connection of its own; a worker that ends may close it without an answer."""
     connection = AdminConnection(path)
     try:
         status, body = ask(connection, "/")
@@ -69,4 +70,4 @@ if __name__ == "__main__":
     main(Path(sys.argv[1]))
 
 
-__all__ = ["Report", "main"]
+__all__ = ["Report", "is_answered", "main"]

@@ -3,12 +3,11 @@
 import signal
 import sys
 import threading
-from http.client import HTTPException
 from pathlib import Path
 
 import pytest
 
-from tests.support.admin import AdminConnection, ask
+from tests.soak.load import is_answered
 from tests.support.child import Child
 from tests.support.models import Models
 from tests.support.polling import wait_for
@@ -25,29 +24,16 @@ WORKERS = {
 }
 
 
-def _is_answered(path: Path) -> bool:
-    """Send one request on a connection of its own; a worker that ends may close it without an answer."""
-    connection = AdminConnection(path)
-    try:
-        status, body = ask(connection, "/")
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
-    assert (status, body) == (200, "ok")
-    return True
-
-
 def _call(path: Path, server: Child) -> int:
     """Have callers send requests at once, and return how many were answered."""
     answered = [0] * _CALLERS
 
     def call(caller: int) -> None:
         for _ in range(_REQUESTS):
-            answered[caller] += _is_answered(path)
+            answered[caller] += is_answered(path)
 
     # The file is there before anybody listens.
-    wait_for(lambda: _is_answered(path) or not server.is_running(), "the server")
+    wait_for(lambda: is_answered(path) or not server.is_running(), "the server")
     callers = [threading.Thread(target=call, args=(number,)) for number in range(_CALLERS)]
     for caller in callers:
         caller.start()
