@@ -30,7 +30,7 @@ class Plan:
     quick: bool = False
     passes: int = 3
     patterns: tuple[str, ...] = ()
-    limit_s: float = 600.0
+    limit_s: float = 1_800.0
     started_s: float = field(default_factory=time.monotonic)
 
     def wants(self, key: str) -> bool:

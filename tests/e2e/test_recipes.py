@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from tests.support.admin import AdminConnection, ask
 from tests.support.child import ROOT, Child, Nursery, add_import_path
-from tests.support.daemon import DaemonProcess
+from tests.support.daemon import DaemonProcess, can_connect
 from tests.support.polling import wait_for
 from tests.support.rows import check_balance
 
@@ -56,7 +57,8 @@ def serve(nursery: Nursery, daemon: DaemonProcess, command: list[str], path: str
     """Start a server that listens at `http.sock`, ask it, and end both when the daemon has all requests."""
     server = start(nursery, daemon, command)
     door = nursery.directory / "http.sock"
-    wait_for(lambda: door.exists() or not server.is_running(), "the server")
+    # The file is there before anybody listens.
+    wait_for(lambda: can_connect(door, socket.SOCK_STREAM) or not server.is_running(), "the server")
     for _ in range(REQUESTS):
         connection = AdminConnection(door)
         assert ask(connection, path)[0] == 200, server.stderr

@@ -82,6 +82,7 @@ def test_only_what_the_configured_sink_needs_is_loaded(nursery: Nursery, kind: s
         send_datagram(daemon.socket_path, FRAME)
         # By the end of the first attempt everything is loaded that ever is.
         wait_for(lambda: daemon.find_log("export failed") or kind not in NAMES, "an attempt")
+        wait_for(path.exists, "the witness")
         assert daemon.stop() == 0
     loaded = set(path.read_text(encoding="utf-8").split())
     assert loaded & FOREIGN == NEEDED[kind]

@@ -67,13 +67,14 @@ class SlowToBuild(Quiet):
 
 
 class Witness(Quiet):
-    """Takes everything, and writes down at its end which modules the process has."""
+    """Takes everything, and writes down at each export and at its end which modules the process has."""
 
     def __init__(self, *, path: str) -> None:
         self._path = Path(path)
 
     async def export(self, snapshots: Sequence[MetricSnapshot]) -> None:
         """Take everything."""
+        self._write_down()
 
     async def __aexit__(
         self,
@@ -82,6 +83,9 @@ class Witness(Quiet):
         tb: TracebackType | None,
     ) -> None:
         """Write them down."""
+        self._write_down()
+
+    def _write_down(self) -> None:
         self._path.write_text("\n".join(sorted(sys.modules)), encoding="utf-8")
 
 

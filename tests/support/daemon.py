@@ -121,9 +121,9 @@ class DaemonProcess(Child):
         return self.wait(timeout_s)
 
 
-def can_connect(path: Path) -> bool:
+def can_connect(path: Path, kind: socket.SocketKind = socket.SOCK_DGRAM) -> bool:
     """Tell whether somebody listens at a path."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+    with socket.socket(socket.AF_UNIX, kind) as probe:
         try:
             probe.connect(str(path))
         except OSError:

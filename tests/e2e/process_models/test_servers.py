@@ -15,12 +15,20 @@ from tests.support.polling import wait_for
 pytestmark = pytest.mark.slow
 
 _CALLERS = 3
+_WORKERS = 2
 _REQUESTS = 40
 
+# Says of each worker that it can be told to end: until then, who is loses what it has just recorded, since
+# gunicorn lets a worker that boots die of the signal, or not hear it.
+_CONFIGURATION = """
+def post_worker_init(worker):
+    worker.log.info("Worker ready")
+"""
+
 WORKERS = {
-    "sync": ("sync", "wsgi", ()),
-    "threads": ("gthread", "wsgi", ("--threads", "3")),
-    "uvicorn": ("uvicorn_worker.UvicornWorker", "asgi", ()),
+    "sync": ("sync", "wsgi", "Worker ready", ()),
+    "threads": ("gthread", "wsgi", "Worker ready", ("--threads", "3")),
+    "uvicorn": ("uvicorn_worker.UvicornWorker", "asgi", "Application startup complete", ()),
 }
 
 
@@ -42,18 +50,29 @@ def _call(path: Path, server: Child) -> int:
     return 1 + sum(answered)
 
 
+def _are_all_ready(server: Child, ready: str) -> bool:
+    """Tell whether both workers are, and none of them is about to be recycled."""
+    said = server.stderr
+    booted, ended = said.count("Booting worker"), said.count("Worker exiting")
+    recycled = said.count("Autorestarting worker") + said.count("Maximum request limit")
+    return booted - ended == _WORKERS and said.count(ready) == booted and recycled == ended
+
+
 @pytest.mark.parametrize("preload", [False, True], ids=["", "preload"])
 @pytest.mark.parametrize("workers", WORKERS)
 def test_workers_of_gunicorn_merge_in_the_daemon(models: Models, workers: str, *, preload: bool) -> None:
-    kind, application, options = WORKERS[workers]
-    path = models.directory / "http.sock"
+    kind, application, ready, options = WORKERS[workers]
+    path, configuration = models.directory / "http.sock", models.directory / "gunicorn.conf.py"
+    configuration.write_text(_CONFIGURATION, encoding="utf-8")
     command = [sys.executable, "-m", "gunicorn", f"tests.e2e.process_models.served:{application}"]
-    command += ["--worker-class", kind, "--workers", "2", "--bind", f"unix:{path}", *options]
+    command += ["--config", str(configuration), "--worker-class", kind, "--workers", str(_WORKERS)]
+    command += ["--bind", f"unix:{path}", *options]
     # Recycled every few requests, in the midst of others.
     command += ["--max-requests", "25", "--max-requests-jitter", "5", "--no-control-socket"]
     server = models.nursery.start([*command, *(["--preload"] if preload else [])], environ=models.environ)
     answered = _call(path, server)
     assert answered >= _CALLERS * _REQUESTS / 2
+    wait_for(lambda: _are_all_ready(server, ready) or not server.is_running(), "the workers")
     server.send_signal(signal.SIGTERM)
     assert server.wait() == 0, server.stderr
     counts = models.stop()

@@ -192,8 +192,10 @@ def record():
         metrics.put("n", zone=str(number))
 
 def wait():
+    # In slices: a signal that comes just before the system call does not cut it short.
     try:
-        time.sleep(30)
+        for _ in range(300):
+            time.sleep(0.1)
     except KeyboardInterrupt:
         pass
 
