@@ -6,11 +6,11 @@ bound `append` is all that an event needs. How many refer to the list tells whet
 """
 
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from aiokpl_metrics_client.exclusive import Guard
 from aiokpl_metrics_client.instruments import Append, Instrument
 from aiokpl_metrics_protocol import (
     MAX_DIMENSION_KEY_CHARS,
@@ -92,8 +92,9 @@ class BufferTable:
     def __init__(self, max_series: int) -> None:
         """Start without a buffer."""
         self._max_series = max_series
-        # Re-entrant, since a signal handler or a finalizer may put in the midst of a put.
-        self._lock = threading.RLock()
+        # What comes by `put` of a known series, or by an instrument, does not ask for it. A signal handler or
+        # a finalizer may put in the midst of a put.
+        self._guard = Guard()
         self._by_series: dict[bytes, Buffer] = {}
         # Of summed gauges, which are told again each second; they are among the others as well.
         self._summed: dict[bytes, Buffer] = {}
@@ -126,16 +127,7 @@ class BufferTable:
         """
         encoded = encode_checked(series)
         instrument.series = series
-        with self._lock:
-            if self._discard is None:
-                buffer = self._find(encoded, series)
-                if series.kind == SUMMED_GAUGE:
-                    buffer.is_summed = True
-                    self._summed[buffer.series] = buffer
-                self._instruments.add(instrument)
-                instrument.record = self._open(buffer)
-            else:
-                instrument.record = self._discard
+        self._guard.run(self._bind, encoded, series, instrument)
         return instrument
 
     def put(self, key: object, series: Series, value: float, now_s: float) -> None:
@@ -145,65 +137,25 @@ class BufferTable:
             ValueError: the series breaks a limit of the protocol.
         """
         encoded = encode_checked(series)
-        with self._lock:
-            discard = self._discard
-            if discard is None:
-                buffer = self._find(encoded, series)
-                buffer.last_used = now_s
-                # The cache is as bounded as the buffers: a key of an overflow series would be one of endless
-                # many.
-                if key is not None and not buffer.overflow and len(self.appends) < 4 * self._max_series:
-                    self.appends[key] = self._open(buffer)
-                    buffer.keys.append(key)
-                buffer.values.append(value)
+        discard = self._guard.run(self._put, key, encoded, series, value, now_s)
         if discard is not None:
-            # Without the lock: counting what is discarded may wait for another thread that does so.
+            # Not guarded: counting what is discarded may wait for another thread that does so.
             discard(value)
 
     def retire_idle(self, now_s: float) -> None:
         """Let go of buffers that were idle and that nobody has bound; called by the sender, now and then."""
-        with self._lock:
-            self._retired = [
-                each
-                for each in self._retired
-                if is_held(each) or each.values or now_s - each.last_used < 2 * IDLE_S
-            ]
-            if len(self._by_series) < self._max_series // 2:
-                return
-            for encoded, buffer in list(self._by_series.items()):
-                if buffer.values or now_s - buffer.last_used < IDLE_S or buffer.share is not None:
-                    continue
-                # Each key holds an append. One that somebody else holds it with may come anew.
-                self._forget_keys(buffer)
-                if not is_held(buffer):
-                    del self._by_series[encoded]
-                    self._summed.pop(encoded, None)
-                    buffer.last_used = now_s - IDLE_S
-                    self._retired.append(buffer)
+        self._guard.run(self._retire_idle, now_s)
 
     def wrap(self, wrap: Callable[[Append], Append] | None) -> None:
         """Have events recorded through what `wrap` makes of a buffer's `append`; None is by that alone.
 
         Whoever has kept an instrument's `record` for himself goes on with that.
         """
-        with self._lock:
-            self._wrap = wrap
-            if self._discard is not None:
-                return
-            for buffer in list(self._by_series.values()):
-                for key in list(buffer.keys):
-                    self.appends[key] = self._open(buffer)
-            for instrument in self._read_instruments():
-                buffer = self._find(encode_series(instrument.series), instrument.series)
-                instrument.record = self._open(buffer)
+        self._guard.run(self._rebuild, wrap)
 
     def discard_from_now_on(self, discard: Append) -> None:
         """Keep nothing that comes from now on."""
-        with self._lock:
-            self._discard = discard
-            self.appends.clear()
-            for instrument in self._read_instruments():
-                instrument.record = discard
+        self._guard.run(self._discard_all, discard)
 
     @property
     def is_discarding(self) -> bool:
@@ -215,21 +167,85 @@ class BufferTable:
 
         What `put` looks its buffers up by is forgotten; a `put` that still comes looks up anew.
         """
-        with self._lock:
-            for buffer in self.buffers():
-                self._forget_keys(buffer)
-                if is_held(buffer):
-                    return True
-        return False
+        return self._guard.run(self._has_holder)
 
     def forget_events(self) -> None:
-        """Drop what is buffered: in a forked child it is the parent's. So may the lock be, and held."""
-        self._lock = threading.RLock()
+        """Drop what is buffered: in a forked child it is the parent's. So is whoever was at work."""
+        self._guard.forget_others()
         for buffer in self.buffers():
             take(buffer)
         for buffer in self.summed():
             # So is its share of a summed gauge.
             buffer.share = None
+
+    # ---- one thread at a time
+
+    def _bind(self, encoded: bytes, series: Series, instrument: Instrument) -> None:
+        if self._discard is not None:
+            instrument.record = self._discard
+            return
+        buffer = self._find(encoded, series)
+        if series.kind == SUMMED_GAUGE:
+            buffer.is_summed = True
+            self._summed[buffer.series] = buffer
+        self._instruments.add(instrument)
+        instrument.record = self._open(buffer)
+
+    def _put(self, key: object, encoded: bytes, series: Series, value: float, now_s: float) -> Append | None:
+        """Append; or return how the event is to be discarded."""
+        if self._discard is not None:
+            return self._discard
+        buffer = self._find(encoded, series)
+        buffer.last_used = now_s
+        # The cache is as bounded as the buffers: a key of an overflow series would be one of endless many.
+        if key is not None and not buffer.overflow and len(self.appends) < 4 * self._max_series:
+            self.appends[key] = self._open(buffer)
+            buffer.keys.append(key)
+        buffer.values.append(value)
+        return None
+
+    def _retire_idle(self, now_s: float) -> None:
+        self._retired = [
+            each
+            for each in self._retired
+            if is_held(each) or each.values or now_s - each.last_used < 2 * IDLE_S
+        ]
+        if len(self._by_series) < self._max_series // 2:
+            return
+        for encoded, buffer in list(self._by_series.items()):
+            if buffer.values or now_s - buffer.last_used < IDLE_S or buffer.share is not None:
+                continue
+            # Each key holds an append. One that somebody else holds it with may come anew.
+            self._forget_keys(buffer)
+            if not is_held(buffer):
+                del self._by_series[encoded]
+                self._summed.pop(encoded, None)
+                buffer.last_used = now_s - IDLE_S
+                self._retired.append(buffer)
+
+    def _rebuild(self, wrap: Callable[[Append], Append] | None) -> None:
+        self._wrap = wrap
+        if self._discard is not None:
+            return
+        for buffer in list(self._by_series.values()):
+            for key in list(buffer.keys):
+                self.appends[key] = self._open(buffer)
+        for instrument in self._read_instruments():
+            buffer = self._find(encode_series(instrument.series), instrument.series)
+            instrument.record = self._open(buffer)
+
+    def _discard_all(self, discard: Append) -> None:
+        self._discard = discard
+        self.appends.clear()
+        for instrument in self._read_instruments():
+            instrument.record = discard
+
+    def _has_holder(self) -> bool:
+        for buffer in self.buffers():
+            self._forget_keys(buffer)
+            if is_held(buffer):
+                return True
+        return False
 
     def _read_instruments(self) -> list[Instrument]:
         while True:
