@@ -23,6 +23,7 @@ from msgspec.json import Encoder
 
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.sinks.cloudwatch.datum import Datum
+from aiokpl_metricsd.sinks.importing import import_alone
 
 # botocore compresses from here (botocore 1.43.117, its default of request_min_compression_size_bytes, read
 # 2026-11).
@@ -295,7 +296,7 @@ async def _open_session() -> Any:  # noqa: ANN401 - it has no types
         ) from None
     try:
         # Importing takes 0.2 s, and the service model 20 ms more: in a thread, as events arrive meanwhile.
-        return await to_thread.run_sync(_import_session)
+        return await to_thread.run_sync(import_alone, _import_session)
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"cloudwatch: there is no module {error.name}; pip install 'aiokpl-metricsd[cloudwatch]'"

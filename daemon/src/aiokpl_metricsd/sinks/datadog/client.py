@@ -17,6 +17,7 @@ from msgspec import Struct
 from aiokpl_metricsd.errors import ConfigurationError
 from aiokpl_metricsd.sinks.datadog.answer import decode_errors
 from aiokpl_metricsd.sinks.datadog.request import Request
+from aiokpl_metricsd.sinks.importing import import_alone
 
 # The one encoding that both endpoints take (MetricContentEncoding and DistributionPointsContentEncoding of
 # datadog-api-client 2.62.0, read 2026-11), and the one that needs no package.
@@ -74,7 +75,7 @@ def import_client() -> list[Any]:
         ConfigurationError: it is not installed.
     """
     try:
-        return [import_module(name) for name in _MODULES]
+        return import_alone(lambda: [import_module(name) for name in _MODULES])
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"datadog: the package {error.name} is missing; pip install 'aiokpl-metricsd[datadog]'"

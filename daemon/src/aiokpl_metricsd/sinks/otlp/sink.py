@@ -28,6 +28,7 @@ from aiokpl_metricsd.errors import (
 )
 from aiokpl_metricsd.log import Throttle
 from aiokpl_metricsd.sinks.contract import Endpoint, RepeatRule
+from aiokpl_metricsd.sinks.importing import import_alone
 from aiokpl_metricsd.sinks.otlp.data import MAX_REQUEST_BYTES, Encoder
 from aiokpl_metricsd.sinks.otlp.export import Session, Shipment
 from aiokpl_metricsd.sinks.otlp.probe import locate_receiver, probe_receiver
@@ -229,12 +230,15 @@ class OtlpSink:
         settings = read_settings(os.environ, self._options)
         resource = build_resource(os.environ, self._resource, self._instance_id)
         try:
-            encoder = Encoder(self._prefix, resource, self._totals if settings.is_cumulative else None)
-            return Session(settings, encoder, _build_transport(settings))
+            return import_alone(lambda: self._build_session(settings, resource))
         except ModuleNotFoundError as error:
             raise ConfigurationError(
                 f"opentelemetry: there is no module {error.name}; pip install 'aiokpl-metricsd[otel]'"
             ) from error
+
+    def _build_session(self, settings: Settings, resource: dict[str, str]) -> Session:
+        encoder = Encoder(self._prefix, resource, self._totals if settings.is_cumulative else None)
+        return Session(settings, encoder, _build_transport(settings))
 
     async def _leave(self) -> None:
         session, self._session = self._session, None
