@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from aiokpl_metrics_client import transport as module
 from aiokpl_metrics_client.transport import Outcome, Transport
 from aiokpl_metrics_protocol import ColumnsFrame, Totals, encode
 from tests.client.door import Door
-from tests.support.child import Nursery
 
 FRAME = encode(ColumnsFrame(1, 1, Totals(), []))
 
@@ -220,67 +218,6 @@ def test_the_socket_is_not_inherited(door: Door) -> None:
     assert transport.send(FRAME) is Outcome.SENT
     assert not os.get_inheritable(_descriptor(transport))
     transport.close()
-
-
-_WITHOUT_STANDARD_STREAMS = """
-import os, sys
-from aiokpl_metrics_client.transport import Outcome, Transport
-report = os.dup(1)
-for number in map(int, sys.argv[2].split(",")):
-    os.close(number)
-before = set(os.listdir("/proc/self/fd"))
-transport = Transport(sys.argv[1])
-for _ in range(3):
-    assert transport.send(b"frame") is Outcome.SENT
-    assert transport._socket.fileno() > 2, transport._socket
-    assert not transport._socket.get_inheritable()
-    assert len(set(os.listdir("/proc/self/fd")) - before) == 1
-    transport.close()
-assert set(os.listdir("/proc/self/fd")) == before
-os.write(report, b"good")
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
-@pytest.mark.parametrize("closed", ["0", "1", "2", "0,1,2"])
-def test_the_socket_takes_no_place_of_a_standard_stream(door: Door, nursery: Nursery, closed: str) -> None:
-    child = nursery.start_python("-c", _WITHOUT_STANDARD_STREAMS, str(door.path), closed)
-    assert (child.wait(), child.stdout) == (0, "good"), child.stderr
-
-
-def _list_descriptors() -> set[int]:
-    return {int(each.name) for each in Path("/proc/self/fd").iterdir()}
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
-def test_where_another_thread_takes_the_place_first_its_file_is_left_alone(
-    door: Door, directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dup = os.dup
-    taken: list[int] = []
-
-    def take_first(number: int) -> int:
-        if not taken:
-            # As `dup2(file, 1)` in another thread, in between.
-            file = os.open(directory / "file", os.O_WRONLY | os.O_CREAT, 0o600)
-            os.dup2(file, number)
-            os.close(file)
-            taken.append(number)
-        return dup(number)
-
-    # Every descriptor is one of the first.
-    monkeypatch.setattr(module, "_FIRST_DESCRIPTOR", max(_list_descriptors()) + 2)
-    monkeypatch.setattr(os, "dup", take_first)
-    transport = Transport(str(door.path))
-    before = _list_descriptors()
-    assert transport.send(FRAME) is Outcome.AWAY
-    assert os.strerror(errno.ENOTSOCK) in transport.problem
-    os.write(taken[0], b"still there")
-    os.close(taken[0])
-    assert _list_descriptors() == before
-    assert transport.send(FRAME) is Outcome.SENT
-    transport.close()
-    assert (directory / "file").read_bytes() == b"still there"
 
 
 # ---- where the socket is looked for

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, cast
 
+from aiokpl_metrics_client import descriptor
 from aiokpl_metrics_protocol import (
     MAX_DATAGRAM_BYTES,
     AckFrame,
@@ -58,11 +59,6 @@ _REFUSED_PAUSE_S = 0.001
 _MAX_REFUSED_PAUSES = 20
 
 
-# Below it are standard input, output and error: where a process has closed one, its `print` would write into
-# whatever got the number.
-_FIRST_DESCRIPTOR = 3
-
-
 class Outcome(Enum):
     """What became of a frame."""
 
@@ -107,7 +103,7 @@ class Transport:
         self._path = path
         self._lanes = lanes
         self._socket: socket.socket | None = None
-        self._identity: tuple[int, int] = (0, 0)
+        self._identity = descriptor.NOTHING
         self._pid = os.getpid()
         self._refusals = 0
         self._is_blocked = False
@@ -179,7 +175,7 @@ class Transport:
         if connection is None:
             return False
         is_lane = self.way is Way.LANE
-        is_writable = _wait_for(
+        is_writable = descriptor.wait_for(
             connection.fileno(),
             timeout_s,
             reads=is_lane,
@@ -198,7 +194,7 @@ class Transport:
         self.way = Way.NONE
         self._is_blocked = self._is_answered = self._is_ending = False
         if connection is not None:
-            _close(connection, self._identity)
+            descriptor.close(connection, self._identity)
 
     def _note_refused(self, error: OSError) -> Outcome:
         if error.errno in _FULL:
@@ -248,7 +244,7 @@ class Transport:
 
     def _is_ours(self, connection: "socket.socket") -> bool:
         """Tell whether the descriptor still is the socket that we opened, and no other file by its number."""
-        return _is_still(connection, self._identity)
+        return descriptor.is_still(connection, self._identity)
 
     def _connect(self) -> "socket.socket | None":
         # After a refusal the front door is tried; and when its descriptor was lost, the front door again:
@@ -303,7 +299,7 @@ class Transport:
         lane = self._open_lane(path)
         if lane is None:
             return front_door
-        _close(front_door, identity)
+        descriptor.close(front_door, identity)
         return lane
 
     def _open_lane(self, path: str) -> "socket.socket | None":
@@ -318,24 +314,24 @@ class Transport:
             return None
         hello = encode(self.introduction())
         try:
-            connection = _make_socket(socket.SOCK_SEQPACKET)
+            connection = descriptor.make_socket(socket.SOCK_SEQPACKET)
         except OSError as error:
             if error.errno in _NO_DESCRIPTOR:
                 raise
             return None
-        identity = _identify(connection)
+        identity = descriptor.identify(connection)
         try:
             connection.setblocking(False)  # noqa: FBT003 - its only argument
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LANE_BUFFER_BYTES)
             try:
                 connection.connect(path + LANE_SUFFIX)
             except (OSError, ValueError) as error:
-                _close(connection, identity)
+                descriptor.close(connection, identity)
                 self._is_crowded = getattr(error, "errno", None) in _FULL
                 return None
             is_over = False
             try:
-                _check(connection, identity)
+                descriptor.check(connection, identity)
                 connection.send(hello, self._flags)
             except OSError as error:
                 if error.errno not in _ENDING:
@@ -345,15 +341,15 @@ class Transport:
             self._adopt(connection, identity, path + LANE_SUFFIX, Way.LANE)
             self._is_ending = is_over
         except BaseException:
-            _close(connection, identity)
+            descriptor.close(connection, identity)
             raise
         return connection
 
     def _open(self, path: str) -> "socket.socket":
         import socket
 
-        connection = _make_socket(socket.SOCK_DGRAM)
-        identity = _identify(connection)
+        connection = descriptor.make_socket(socket.SOCK_DGRAM)
+        identity = descriptor.identify(connection)
         try:
             connection.setblocking(False)  # noqa: FBT003 - its only argument
             if connection.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < _SEND_BUFFER_BYTES:
@@ -361,11 +357,11 @@ class Transport:
             connection.connect(path)
             self._adopt(connection, identity, path, Way.FRONT_DOOR)
         except BaseException:
-            _close(connection, identity)
+            descriptor.close(connection, identity)
             raise
         return connection
 
-    def _adopt(self, connection: "socket.socket", identity: tuple[int, int], path: str, way: Way) -> None:
+    def _adopt(self, connection: "socket.socket", identity: descriptor.Identity, path: str, way: Way) -> None:
         self._identity = identity
         self._socket = connection
         self._refusals = 0
@@ -376,89 +372,6 @@ class Transport:
             self.problem = ""
 
     _flags = 0
-
-
-def _make_socket(kind: int) -> "socket.socket":
-    """Return a Unix socket that no `print` writes into.
-
-    Raises:
-        OSError: there is no descriptor, or another thread took this one for something else.
-    """
-    import socket
-
-    # Not inheritable, as every descriptor that Python opens: no subprocess gets it.
-    connection = socket.socket(socket.AF_UNIX, kind)
-    if connection.fileno() >= _FIRST_DESCRIPTOR:
-        return connection
-    identity = _identify(connection)
-    # Those that take the low numbers meanwhile, each with what it was when we got it.
-    number = connection.detach()
-    held = [(number, identity)]
-    try:
-        while number < _FIRST_DESCRIPTOR:
-            number = os.dup(number)
-            held.append((number, _identify_number(number)))
-        connection = socket.socket(socket.AF_UNIX, kind, 0, number)
-        held.pop()
-    finally:
-        for number, was in held:
-            if _identify_number(number) == was:
-                os.close(number)
-    try:
-        _check(connection, identity)
-    except OSError:
-        # It is a copy of what has our first number by now.
-        connection.close()
-        raise
-    return connection
-
-
-def _identify(connection: "socket.socket") -> tuple[int, int]:
-    """Return what no other open file has; zeros where the descriptor is closed."""
-    return _identify_number(connection.fileno())
-
-
-def _identify_number(number: int) -> tuple[int, int]:
-    try:
-        status = os.fstat(number)
-    except OSError:
-        return 0, 0
-    return status.st_dev, status.st_ino
-
-
-def _is_still(connection: "socket.socket", identity: tuple[int, int]) -> bool:
-    return identity != (0, 0) and _identify(connection) == identity
-
-
-def _wait_for(descriptor: int, timeout_s: float, *, reads: bool, writes: bool) -> bool | None:
-    """Wait until a socket is ready. Return whether it is for writing, or None where that cannot be told."""
-    import select
-
-    try:
-        if not hasattr(select, "poll"):
-            # Libraries of green threads take it away, since they cannot make it wait without a thread.
-            watched = [descriptor]
-            ready = select.select(watched if reads else (), watched if writes else (), (), timeout_s)
-            return bool(ready[1])
-        poll = select.poll()
-        poll.register(descriptor, (select.POLLIN if reads else 0) | (select.POLLOUT if writes else 0))
-        found = poll.poll(max(1, int(timeout_s * 1000)))
-    except (OSError, ValueError):
-        return None
-    return bool(found) and bool(found[0][1] & select.POLLOUT)
-
-
-def _check(connection: "socket.socket", identity: tuple[int, int]) -> None:
-    if not _is_still(connection, identity):
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-
-
-def _close(connection: "socket.socket", identity: tuple[int, int]) -> None:
-    """Close a socket; where somebody did so and the number is another file's by now, leave that alone."""
-    if _is_still(connection, identity):
-        connection.close()
-    else:
-        connection.detach()
 
 
 __all__ = ["LANE_SUFFIX", "LANE_VARIABLE", "Outcome", "Transport", "Way"]
