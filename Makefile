@@ -22,7 +22,7 @@ help: ## Show the targets
 run: $(VENV)/.run-installed ## Start the daemon and a demo producer
 	$(BIN)/python deploy/demo/run.py
 
-test: $(VENV)/.dev-installed ## Run the tests; PYTEST_ARGS="-m 'not slow'" for the quick ones
+test: $(VENV)/.dev-installed $(VENV)/.pythons-made ## Run the tests; PYTEST_ARGS="-m 'not slow'" for the quick ones
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(PYTEST_ARGS)
 
 check: $(VENV)/.dev-installed ## Lint, format, types, import rules, documents
@@ -100,6 +100,11 @@ $(VENV)/.run-installed: requirements/run.txt pyproject.toml | $(BIN)/python
 	@echo "== installing what the daemon needs"
 	@$(PIP) install --require-hashes -r requirements/run.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+# What the client's tests need under the other Pythons that are installed.
+$(VENV)/.pythons-made: requirements/dev.txt tests/pythons.py | $(VENV)/.dev-installed
+	@$(BIN)/python -m tests.pythons prepare
 	@touch $@
 
 # dev.txt holds all of run.txt, at the same versions.

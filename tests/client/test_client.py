@@ -205,6 +205,7 @@ def test_the_largest_series_of_the_protocol_with_many_values_arrives(
     assert client.statistics().dropped == {"series_invalid": 1}
 
 
+@pytest.mark.slow
 def test_totals_of_eight_threads_are_exact_while_the_daemon_reads_now_and_then(
     door: Door, make_client: ClientMaker
 ) -> None:

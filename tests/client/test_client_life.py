@@ -132,6 +132,7 @@ def test_the_levels_of_aiokpl_are_levels(make_client: ClientMaker) -> None:
 # ---- the end
 
 
+@pytest.mark.slow
 def test_after_close_everything_is_counted_and_memory_stays_flat(
     door: Door, make_client: ClientMaker
 ) -> None:

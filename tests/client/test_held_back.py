@@ -151,6 +151,7 @@ def test_past_the_bound_of_all_events_are_dropped_and_every_event_is_one_or_the_
     assert bench.way.frames[-1].totals.dropped == {"buffer_full": dropped}
 
 
+@pytest.mark.slow
 def test_thousands_of_histograms_have_room_in_the_fold_and_memory_is_bounded(bench: Bench) -> None:
     for number in range(2_000):
         bench.put(f"h{number}", 1.5, "histogram")
@@ -167,6 +168,7 @@ def test_thousands_of_histograms_have_room_in_the_fold_and_memory_is_bounded(ben
     assert progress.bytes_in_fold <= module.MAX_PENDING_BYTES + 2_000 * module.FOLD_BYTES_PER_SERIES
 
 
+@pytest.mark.slow
 def test_series_that_come_and_go_for_hours_take_no_more_memory(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,7 +98,7 @@ pid = os.fork()
 if pid == 0:
     for _ in range(1000):
         record(1)
-    await_(is_empty)
+    await_(lambda: sender.statistics().events_sent + sum(sender.statistics().dropped.values()) == 1000)
     print(sender.statistics().dropped, flush=True)
     os._exit(0)
 assert os.waitpid(pid, 0)[1] == 0

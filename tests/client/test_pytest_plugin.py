@@ -10,6 +10,9 @@ import pytest
 from aiokpl_metrics_client.testing import Metricsd
 from tests.support.child import ROOT
 
+# Most of it starts a pytest of its own.
+pytestmark = pytest.mark.slow
+
 
 def _run_pytest(directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(

@@ -26,6 +26,7 @@ def test_events_are_sent_without_a_flush(door: Door, client: MetricsClient) -> N
     wait_for(lambda: client.statistics().events_sent == 2, "the thread to count what it sent")
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_and_seconds_are_right_while_the_receiver_does_not_read(
     door: Door, client: MetricsClient
 ) -> None:

@@ -124,6 +124,7 @@ def test_the_kind_goes_over_the_wire_and_stays_with_other_dimensions(
     assert {series.kind for series in door.series() if series.name == "level"} == {"gauge"}
 
 
+@pytest.mark.slow
 def test_it_is_told_until_the_client_closes(door: Door, make_client: ClientMaker) -> None:
     client = make_client()
     client.gauge("open", merge="sum").record(5)
@@ -145,6 +146,7 @@ def test_it_is_told_until_the_client_closes(door: Door, make_client: ClientMaker
     assert len(door.values("open")) == told
 
 
+@pytest.mark.slow
 def test_a_forked_child_has_no_share_until_it_records_one(door: Door, nursery: Nursery) -> None:
     script = nursery.directory / "script.py"
     script.write_text(

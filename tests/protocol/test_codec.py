@@ -85,7 +85,7 @@ every_array = pytest.mark.parametrize("array", ARRAY_HEADERS)
 
 
 @given(strategies.frames)
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=5 * settings().max_examples)
 def test_a_frame_decodes_to_what_was_encoded(frame: Frame) -> None:
     decoded = decode(encode(frame))
     assert decoded == frame
@@ -125,7 +125,7 @@ def test_any_bytes_give_a_frame_or_a_protocol_error(data: bytes) -> None:
 
 
 @given(strategies.frames, st.data())
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=5 * settings().max_examples)
 def test_any_mutated_frame_gives_a_frame_or_a_protocol_error(frame: Frame, data: st.DataObject) -> None:
     mutated = bytearray(encode(frame))
     for _ in range(data.draw(st.integers(1, 4))):
