@@ -134,7 +134,7 @@ def test_a_frame_too_large_for_the_system_makes_flush_false_and_is_counted(
 def test_close_ends_the_thread_and_the_socket(door: Door, client: MetricsClient) -> None:
     client.put("n")
     assert client.flush()
-    thread = client._sender._thread
+    thread = client._sender._background._thread
     assert thread is not None
     assert client.close()
     thread.join(10)
@@ -224,7 +224,7 @@ def test_close_racing_put_counts_every_event_once(door: Door, make_client: Clien
 def test_a_client_let_go_sends_what_it_has_and_ends(door: Door) -> None:
     client = MetricsClient(door.path)
     client.put("n")
-    thread = client._sender._thread
+    thread = client._sender._background._thread
     assert thread is not None
     gone = weakref.ref(client)
     del client
@@ -241,7 +241,7 @@ def test_a_client_let_go_without_a_daemon_ends_as_well(
     monkeypatch.setattr(sender_module.Sender.finish, "__defaults__", (0.05,))
     client = MetricsClient(directory / "nobody")
     client.put("n")
-    sender, thread = client._sender, client._sender._thread
+    sender, thread = client._sender, client._sender._background._thread
     assert thread is not None
     del client
     gc.collect()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aiokpl_metrics_client import MetricsClient, process, sender
+from aiokpl_metrics_client import MetricsClient, process, sender, stand_in
 from aiokpl_metrics_client.sender import Sender
 from tests.client.conftest import ClientMaker
 from tests.client.door import Door
@@ -30,7 +30,7 @@ def test_after_close_what_comes_by_a_copy_is_counted_until_the_copy_is_gone(
     start = time.monotonic()
     assert client.close()
     assert time.monotonic() - start < 0.9 * sender._JOIN_TIMEOUT_S, "it does not wait for the copy"
-    thread = client._sender._thread
+    thread = client._sender._background._thread
     assert thread is not None
     for number in range(1, 4):
         for _ in range(100_000):
@@ -52,7 +52,7 @@ def test_closed_without_a_copy_the_thread_has_ended_by_then(client: MetricsClien
     counter = client.counter("n")
     client.put("n")
     assert client.close()
-    thread = client._sender._thread
+    thread = client._sender._background._thread
     assert thread is not None
     assert not thread.is_alive()
     counter.record(1)
@@ -132,20 +132,20 @@ def test_closed_where_no_thread_could_start_a_copy_starts_it_once_it_can(
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(sender, "_START_INTERVAL_S", 0.0)
+    monkeypatch.setattr(stand_in, "_START_INTERVAL_S", 0.0)
     client = MetricsClient(directory / "nobody")
     with monkeypatch.context() as context:
         context.setattr(threading.Thread, "start", refuse)
         record: Callable[[float], object] = client.counter("n").record
         client.close(0.0)
         record(1)
-        assert client._sender._thread is None
+        assert client._sender._background._thread is None
 
     deadline = time.monotonic() + TIMEOUT_S
-    while not client._sender._is_running():
+    while not client._sender._background.is_running:
         assert time.monotonic() < deadline
         record(1)
     wait_for(lambda: _buffered(client._sender) == 0, "all to be counted")
     assert set(client.statistics().dropped) == {"closed"}
     del record
-    wait_for(lambda: not client._sender._is_running(), "the thread to end")
+    wait_for(lambda: not client._sender._background.is_running, "the thread to end")

@@ -683,7 +683,7 @@ def test_a_client_closed_with_frames_unacknowledged_says_so(
 def test_a_client_let_go_waits_for_its_acks(lanes: LaneDoor) -> None:
     client = MetricsClient(str(lanes.path)[: -len(".lane")])
     client.put("n")
-    sender, thread = client._sender, client._sender._thread
+    sender, thread = client._sender, client._sender._background._thread
     assert thread is not None
     with lanes.serving():
         del client

@@ -257,35 +257,6 @@ def test_a_log_handler_that_blocks_holds_up_no_event(directory: Path, make_clien
     door.close()
 
 
-@pytest.mark.parametrize("failure", [RuntimeError("once"), SystemExit("once")], ids=["exception", "exit"])
-def test_the_thread_goes_on_whatever_comes_out_of_its_wait(
-    door: Door, client: MetricsClient, monkeypatch: pytest.MonkeyPatch, failure: BaseException
-) -> None:
-    real = client._sender._wait
-    failures = iter([failure])
-
-    def wait() -> None:
-        for each in failures:
-            raise each
-        real()
-
-    monkeypatch.setattr(client._sender, "_wait", wait)
-    client.put("n")
-    door.wait_for_events(1)
-
-
-def test_a_thread_that_ended_is_replaced(door: Door, client: MetricsClient) -> None:
-    client.put("n")
-    door.wait_for_events(1)
-    ended = threading.Thread(target=lambda: None)
-    ended.start()
-    ended.join()
-    client._sender._thread = ended
-    client.put("m")
-    door.wait_for_events(2)
-    assert client._sender._is_running()
-
-
 def test_a_clock_that_a_test_has_frozen_holds_up_no_flush(
     make_client: ClientMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from tests.support.polling import wait_for
 # What a process holds, in bytes; and what the test says of it, in its last line.
 HEAD = """
 import json, resource
-from aiokpl_metrics_client import buffers, outbound, sender
+from aiokpl_metrics_client import buffers, outbound, pace
 
 def read_memory():
     with open("/proc/self/statm") as file:
@@ -67,7 +67,7 @@ def test_series_that_were_idle_make_room_for_new_ones(models: Models) -> None:
     child = models.run(
         f"""{HEAD}
 # A minute, and ten seconds, for those who can wait.
-buffers.IDLE_S, sender._RETIRE_INTERVAL_S = 0.05, 0.01
+buffers.IDLE_S, pace._RETIRE_INTERVAL_S = 0.05, 0.01
 metrics = MetricsClient(max_series=200)
 deadline = time.monotonic() + 20
 for turn in range(5):
@@ -76,7 +76,7 @@ for turn in range(5):
     while metrics.statistics().series > 99:
         assert time.monotonic() < deadline, metrics.statistics()
         metrics.flush(1.0)
-        metrics._sender._wake()
+        metrics._sender._background.wake()
         time.sleep(0.02)
 report(overflowed=metrics.statistics().events_overflowed)
 """
