@@ -361,16 +361,19 @@ class Outbound:
         transport = self.transport
         had_lane = transport.way is Way.LANE
         acks = transport.receive()
-        for ack in acks:
-            self._acknowledge(ack)
         if acks:
             self._silent_since = None
+        while acks:
+            # Taken away last: to take one in twice changes nothing, and a Ctrl-C may come in between.
+            self._acknowledge(acks[0])
+            del acks[0]
         waiting = len(self._unacknowledged)
         if transport.lanes_answered != self._lanes_seen:
-            self._lanes_seen = transport.lanes_answered
             self._no_lane_since = None
             self._resend = waiting
             self.state = State.CONNECTED
+            # At last, for the same reason.
+            self._lanes_seen = transport.lanes_answered
         elif transport.way is not Way.LANE:
             self._resend = waiting
             if had_lane:

@@ -104,6 +104,7 @@ class Transport:
         self._lanes = lanes
         self._socket: socket.socket | None = None
         self._identity = descriptor.NOTHING
+        self._acks: list[AckFrame] = []
         self._pid = os.getpid()
         self._refusals = 0
         self._is_blocked = False
@@ -143,8 +144,12 @@ class Transport:
         return Outcome.SENT
 
     def receive(self) -> list[AckFrame]:
-        """Return the acks that came. The first of a lane answers the hello; `lanes_answered` then grows."""
-        acks: list[AckFrame] = []
+        """Return the acks that came. The first of a lane answers the hello; `lanes_answered` then grows.
+
+        Whoever takes them in removes them from the list: until then they come again. A Ctrl-C may come out of
+        any of it, and an ack that it took away would never come again.
+        """
+        acks = self._acks
         connection = self._socket
         if connection is None or self.way is not Way.LANE:
             return acks
@@ -153,7 +158,10 @@ class Transport:
             return acks
         for _ in range(_MAX_ACKS):
             try:
-                message = connection.recv(_MAX_ACK_BYTES, self._flags)
+                # It stays in the socket until it is in the list. Twice is as good as once.
+                if not self._take_ack(connection.recv(_MAX_ACK_BYTES, self._peek_flags), acks):
+                    break
+                connection.recv(_MAX_ACK_BYTES, self._flags)
             except OSError as error:
                 if error.errno in _FULL:
                     break
@@ -161,8 +169,7 @@ class Transport:
                     # It comes in front of what the daemon had sent before it went.
                     self._is_ending = True
                     continue
-                message = b""
-            if not self._take_ack(message, acks):
+                self._take_ack(b"", acks)
                 break
         return acks
 
@@ -236,8 +243,8 @@ class Transport:
                 self._skips_lane = True
                 self.close()
                 return False
-            self._is_answered = True
             self.lanes_answered += 1
+            self._is_answered = True
             self.problem = ""
         acks.append(frame)
         return True
@@ -260,6 +267,7 @@ class Transport:
             self.problem = "this platform has no Unix sockets"
             return None
         self._flags = cast("int", socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0))
+        self._peek_flags = self._flags | socket.MSG_PEEK
         candidates = socket_candidates() if self._path is None else (self._path,)
         problem = f"no daemon listens at {' or '.join(candidates)}"
         for path in candidates:
@@ -371,7 +379,7 @@ class Transport:
             # A lane may still answer with something else.
             self.problem = ""
 
-    _flags = 0
+    _flags = _peek_flags = 0
 
 
 __all__ = ["LANE_SUFFIX", "LANE_VARIABLE", "Outcome", "Transport", "Way"]
