@@ -3,6 +3,7 @@
 import importlib
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -86,6 +87,12 @@ def test_a_module_has_a_docstring_and_defines_what_it_exports(name: str) -> None
     assert len(set(module.__all__)) == len(module.__all__)
     for exported in module.__all__:
         assert hasattr(module, exported)
+
+
+def test_the_reading_order_names_every_module() -> None:
+    names = {module.name for module in pkgutil.iter_modules(aiokpl_metrics_client.__path__)}
+    assert aiokpl_metrics_client.__doc__
+    assert set(re.findall(r"`(\w+)`", aiokpl_metrics_client.__doc__)) == names
 
 
 def test_the_package_exports_what_an_application_needs() -> None:

@@ -2,9 +2,12 @@
 
 Reading order: `client` (what an application calls), `instruments`, `buffers` (events by series), `drops`
 (what is discarded), `encoder` (buffers -> frames), `folding` (what is kept of events while the daemon is away
-or slow), `transport` (frame -> socket), `outbound` (all of these in a row), `sender` (the thread that does it
-in the background), `process` (fork and exit), `sink` (the client in the shape of aiokpl's sinks),
-`statistics`, and `testing` (what an application's tests use; it is not imported here).
+or slow), `descriptor` (a socket that stays ours), `transport` (frame -> socket), `progress` (the counts of
+frames), `outbound` (all of these in a row), `pace` (when), `background` (the thread that does it), `stand_in`
+(who does it where no thread can start), `handover` (how long a flush waits), `sender` (these together),
+`exclusive` (one thread at a time), `process` (fork and exit), `complaint` (what is logged), `clock`, `sink`
+(the client in the shape of aiokpl's sinks), `statistics`, and `testing` (what an application's tests use; it
+is not imported here).
 """
 
 from aiokpl_metrics_client.client import MetricsClient

@@ -68,7 +68,7 @@ class Sender:
         self._begin()
 
     def _begin(self) -> None:
-        """Make what belongs to one process: its locks, its producer's number, its counts."""
+        """Make what belongs to one process: its thread, its producer's number, its counts."""
         self._exclusive = Exclusive()
         self._background = Background(self._step, self._note_failure)
         self._pid = os.getpid()
