@@ -2,13 +2,14 @@
 
 import re
 import signal
+import socket
 
 import pytest
 
 from aiokpl_metrics_protocol import EventsFrame, MetricEvent, encode
 from tests.support.admin import AdminConnection, admin_of, ask
-from tests.support.child import Nursery
-from tests.support.daemon import DaemonProcess, send_datagram
+from tests.support.child import ROOT, Nursery, add_import_path
+from tests.support.daemon import DaemonProcess, can_connect, send_datagram
 from tests.support.otlp_receiver import Receiver, serve_grpc
 from tests.support.polling import wait_for
 
@@ -78,3 +79,31 @@ def test_the_page_goes_on_with_its_totals_and_never_back(nursery: Nursery, numbe
         daemon.stop(number)
     assert shown == [100.0, 120.0, 123.0]
     assert len(created) == 1
+
+
+def ask_at_once(daemon: DaemonProcess) -> str:
+    """Return the page of a daemon that has not begun to serve: the question is there before it does."""
+    path = admin_of(daemon)
+    wait_for(lambda: can_connect(path, socket.SOCK_STREAM), "the admin socket")
+    connection = AdminConnection(path)
+    status, page = ask(connection, "/metrics", "application/openmetrics-text")
+    connection.close()
+    assert status == 200
+    return page
+
+
+def test_whoever_asks_first_sees_what_the_last_daemon_left(nursery: Nursery) -> None:
+    top = f'state_dir = "{nursery.directory}/state"\nshutdown_timeout_s = 1'
+    # What the page would have taken waits in the outbox.
+    hanging = '[sinks.page]\ntype = "tests.support.acme_sinks:Hanging"\n'
+    daemon = DaemonProcess(nursery, hanging, top=top, environ=add_import_path(ROOT)).wait_until_listening()
+    send_datagram(daemon.socket_path, encode(EventsFrame([MetricEvent("Put", 100.0, 0.0)])))
+    (row,) = wait_for(daemon.rows, "the window in the other sink")
+    daemon.stop(signal.SIGKILL)
+    daemon = DaemonProcess(nursery, '[sinks.page]\ntype = "prometheus"\n', top=top)
+    page = ask_at_once(daemon)
+    assert re.findall(r"^(Put_\w+) (\S+)$", page, re.MULTILINE) == [
+        ("Put_total", "100.0"),
+        ("Put_created", repr(row.window_start)),
+    ]
+    assert daemon.stop() == 0

@@ -239,6 +239,7 @@ class Daemon:
                 # The next daemon must know where the first window began; and where each is killed soon after
                 # its start, none must have more to replay than the one before.
                 await self._hand_over([], None)
+            await self._observer.resuming.begin(self._observer.scraped)
             self._receiver.attach(asyncio.get_running_loop())
             _log.info("listening", extra={"fields": {"socket": self._listener.path}})
             self._admin.attach()

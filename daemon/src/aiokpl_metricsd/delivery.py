@@ -111,6 +111,16 @@ class Delivery:
         """The names of sinks that are not configured any more, and whose windows wait until they expire."""
         return tuple(self._removed)
 
+    def note_backlog(self) -> None:
+        """Call what waits for each sink now its backlog."""
+        for route in self._routes.values():
+            route.worker.note_backlog()
+
+    def has_backlog(self, name: str) -> bool:
+        """Tell whether a sink still has to take something of what waited for it at `note_backlog`."""
+        route = self._routes.get(name)
+        return route is not None and route.worker.has_backlog
+
     async def start(self) -> None:
         """Start a worker for each sink and return; each enters its sink in its own time."""
         for route in self._routes.values():

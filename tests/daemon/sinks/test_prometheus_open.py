@@ -286,3 +286,33 @@ def test_a_summed_gauge_shows_the_sum_and_does_not_fall_while_a_window_begins() 
     assert rig.read() == {"open": 19.0}
     rig.settle()
     assert rig.read() == {"open": 19.0}
+
+
+def read_created(rig: Rig) -> str:
+    lines = rig.sink.encode_page(Form.OPENMETRICS).splitlines()
+    return next(line.removeprefix("m_created ") for line in lines if line.startswith("m_created "))
+
+
+def test_before_the_page_is_shown_a_window_from_before_moves_the_created_time_back() -> None:
+    """It waited for this daemon, which has seen what is open by then."""
+    rig = Rig()
+    rig.add("m", [5.0])
+    rig.close()
+    rig.freeze()
+    rig.add("m", [1.0])
+    for _ in rig.sink.see_open():
+        pass
+    rig.export()
+    assert read_created(rig) == repr(float(BEGIN))
+    assert rig.read() == {"m_total": 6.0}
+
+
+def test_once_the_page_was_shown_the_created_time_stays() -> None:
+    rig = Rig()
+    rig.add("m", [5.0])
+    rig.close()
+    rig.freeze()
+    rig.add("m", [1.0])
+    shown = read_created(rig)
+    rig.export()
+    assert read_created(rig) == shown == repr(float(BEGIN + rig.bench.windows.interval_s))

@@ -194,6 +194,9 @@ def record():
     for number in range(500):
         metrics.put("n", zone=str(number))
 
+# Who is started in the background of a shell ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def wait():
     # In slices: a signal that comes just before the system call does not cut it short.
     try:

@@ -80,7 +80,7 @@ class Worker:
         self._backoff = Backoff(around.random)
         self._current: Consignment | None = None
         self._attempted: list[Consignment] = []
-        self._number = 0
+        self._number = self._backlog_end = 0
         self._is_exporting = False
         self._changed = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -98,6 +98,17 @@ class Worker:
         """Snapshots without a fate that are in the outbox."""
         waiting = self._queue if self._current is None else (*self._queue, self._current)
         return sum(each.remaining_count for each in waiting if each.stored is not None)
+
+    def note_backlog(self) -> None:
+        """Call what waits now the backlog."""
+        self._backlog_end = self._number
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether any of what waited at `note_backlog` still waits, or is on its way."""
+        end = self._backlog_end
+        is_on_its_way = self._current is not None and self._current.number <= end
+        return is_on_its_way or any(each.number <= end for each in self._queue)
 
     def offer_nowait(self, batches: Sequence[Batch], window_end: float) -> None:
         """Let a window wait in memory for delivery. Its snapshots are in the ledger as waiting."""

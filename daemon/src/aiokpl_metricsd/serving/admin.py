@@ -67,6 +67,7 @@ class Admin:
         module = await import_in_thread("aiokpl_metricsd.serving.http")
         site = module.Site(
             page=self._observer.render,
+            wait_for_page=self._observer.resuming.wait,
             statement=lambda: self._observer.read_statement(self._time),
             view=self._view,
             is_ready=self._is_ready,

@@ -9,7 +9,7 @@ time for it and for the answer. A request has no body.
 import asyncio
 import logging
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -48,6 +48,7 @@ _PIECE_BYTES = 64 * 1024
 _GZIP_LEVEL = 1
 _GZIP_WBITS = 31
 
+_PAGE_PATH = "/metrics"
 _NOT_FOUND = "not_found"
 _HEADERS = {"Cache-Control": "no-store", "Server": "aiokpl-metricsd"}
 _TEXT = "text/plain; charset=utf-8"
@@ -63,6 +64,7 @@ class Site(NamedTuple):
 
     Attributes:
         page: the metrics page, in slices.
+        wait_for_page: returns once it can be shown.
         statement: all accounts, after a None for each slice.
         view: the live view, in slices, of so many seconds and of the names that are admitted.
         is_ready: whether events are taken.
@@ -72,6 +74,7 @@ class Site(NamedTuple):
     """
 
     page: Callable[[Form], Iterator[str]]
+    wait_for_page: Callable[[], Awaitable[None]]
     statement: Callable[[], Iterator[Statement | None]]
     view: Callable[[float, int, Callable[[str], bool]], Iterator[list[MetricSnapshot]]]
     is_ready: Callable[[], bool]
@@ -124,7 +127,7 @@ class HttpServer:
         # Connections: since when nothing was asked on them; None while something is being answered.
         self._idle: dict[web.RequestHandler, float | None] = {}
         self._routes: dict[str, Callable[[web.BaseRequest], Answer]] = {
-            "/metrics": self._answer_metrics,
+            _PAGE_PATH: self._answer_metrics,
             "/ledger": self._answer_ledger,
             "/snapshot": self._answer_snapshot,
             "/healthz": self._answer_health,
@@ -221,6 +224,8 @@ class HttpServer:
     async def _handle(self, request: web.BaseRequest, rule: HostRule | None) -> web.StreamResponse:
         protocol = request.protocol
         self._idle[protocol] = None
+        if request.path == _PAGE_PATH:
+            await self._site.wait_for_page()
         answer = self._choose(request, rule)
         known = request.path if request.path in self._routes else _NOT_FOUND
         self._site.requests.note(known, answer.status)

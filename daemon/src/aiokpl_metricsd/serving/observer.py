@@ -20,6 +20,7 @@ from aiokpl_metricsd.rendering.exposition import EOF_LINE, Form
 from aiokpl_metricsd.serving import own_metrics as own
 from aiokpl_metricsd.serving.own_metrics import Sample
 from aiokpl_metricsd.serving.producers import list_producers
+from aiokpl_metricsd.serving.resuming import Resuming
 from aiokpl_metricsd.serving.scrape import Scrapes
 from aiokpl_metricsd.serving.statement import (
     IngestStatement,
@@ -141,6 +142,7 @@ class Observer:
         self.scraped: Mapping[str, ScrapedSink] = {}
         self.requests = Requests()
         self.scrapes = Scrapes(self._count_scrapable, monotonic)
+        self.resuming = Resuming(parts.delivery, monotonic)
 
     def collect(self) -> list[Sample]:
         """Return every metric of the daemon as it is now."""

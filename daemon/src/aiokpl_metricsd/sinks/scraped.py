@@ -32,6 +32,10 @@ class ScrapedSink(Protocol):
         """
         ...
 
+    def see_open(self) -> Iterator[str]:
+        """See what is open, so that the page has it also while it closes; in slices, an item after each."""
+        ...
+
     def render(self, form: Form) -> Iterator[str]:
         """Return the sink's part of the page, in slices; other work may run between two of them."""
         ...

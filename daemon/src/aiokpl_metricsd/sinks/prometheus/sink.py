@@ -116,6 +116,8 @@ class PrometheusSink:
         self._taken: dict[str, None] = {}
         self._sources: dict[Entry, Source] = {}
         self._is_full_since = 0.0
+        # Once it is, a series' created time no longer moves.
+        self._is_shown = False
 
     @property
     def refused(self) -> Mapping[str, int]:
@@ -165,7 +167,8 @@ class PrometheusSink:
 
         Each series is as it was at one moment. OpenMetrics wants `# EOF` after it, which the page adds.
         """
-        yield from self._read_open()
+        self._is_shown = True
+        yield from self.see_open()
         for _ in self._forget_idle(self._clock() - self._idle_s):
             yield ""
         for family in list(self._families.values()):
@@ -236,6 +239,9 @@ class PrometheusSink:
             series = found
         elif series.kind is not snapshot.kind:
             return RefusalReason.KIND_DIFFERS
+        elif not self._is_shown and 0.0 < snapshot.window_start < float(series.created):
+            # It waited for this daemon, and a window that is still open was seen before.
+            series.created = repr(snapshot.window_start)
         # A snapshot without an id is of no daemon; the in-process manager exports each window once.
         if snapshot.window_id:
             if series.taken == snapshot.window_id and series.taken_end == snapshot.window_end:
@@ -274,8 +280,8 @@ class PrometheusSink:
 
     # ---- open windows
 
-    def _read_open(self) -> Iterator[str]:
-        """See what the open windows hold now, in slices."""
+    def see_open(self) -> Iterator[str]:
+        """See what the open windows hold now, in slices; an item after each."""
         if self._open is None:
             return
         now = self._clock()
