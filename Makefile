@@ -15,6 +15,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help run test test-pythons integration crash-test soak image pod-life check docs bench format clean
+.PHONY: check-ruff check-format check-mypy check-mypy-3.10 check-basedpyright
+.PHONY: check-imports check-documents check-configuration check-fleet
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,25 +27,23 @@ run: $(VENV)/.run-installed ## Start the daemon and a demo producer
 test: $(VENV)/.dev-installed $(VENV)/.pythons-made ## Run the tests; PYTEST_ARGS="-m 'not slow'" for the quick ones
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(PYTEST_ARGS)
 
-check: $(VENV)/.dev-installed ## Lint, format, types, import rules, documents
-	@echo "== ruff check"
-	@$(BIN)/ruff check
-	@echo "== ruff format --check"
-	@$(BIN)/ruff format --check
-	@echo "== mypy"
-	@$(BIN)/mypy
-	@echo "== mypy, Python 3.10: protocol and client"
-	@$(BIN)/mypy --python-version 3.10 --follow-imports=silent protocol/src client/src
-	@echo "== basedpyright"
-	@$(BIN)/basedpyright
-	@echo "== lint-imports"
-	@$(BIN)/lint-imports --no-logo
-	@echo "== docs/check.py"
-	@$(BIN)/python docs/check.py
-	@echo "== docs/generate_configuration.py --check"
-	@$(BIN)/python docs/generate_configuration.py --check
-	@echo "== docs/fleet_cost.py --check"
-	@$(BIN)/python docs/fleet_cost.py --check
+CHECKS := ruff format mypy mypy-3.10 basedpyright imports documents configuration fleet
+check: $(CHECKS:%=check-%) ## Lint, format, types, import rules, documents; -j 2 -O for two at a time
+
+check-ruff: COMMAND = ruff check
+check-format: COMMAND = ruff format --check
+check-mypy: COMMAND = mypy
+# Protocol and client run on it, too.
+check-mypy-3.10: COMMAND = mypy --python-version 3.10 --follow-imports=silent protocol/src client/src
+check-basedpyright: COMMAND = basedpyright
+check-imports: COMMAND = lint-imports --no-logo
+check-documents: COMMAND = python docs/check.py
+check-configuration: COMMAND = python docs/generate_configuration.py --check
+check-fleet: COMMAND = python docs/fleet_cost.py --check
+
+$(CHECKS:%=check-%): $(VENV)/.dev-installed
+	@echo "== $(COMMAND)"
+	@$(BIN)/$(COMMAND)
 
 docs: $(VENV)/.dev-installed ## Make the generated parts of the documents anew
 	$(BIN)/python docs/generate_configuration.py
