@@ -48,7 +48,6 @@ _PIECE_BYTES = 64 * 1024
 _GZIP_LEVEL = 1
 _GZIP_WBITS = 31
 
-_PAGE_PATH = "/metrics"
 _NOT_FOUND = "not_found"
 _HEADERS = {"Cache-Control": "no-store", "Server": "aiokpl-metricsd"}
 _TEXT = "text/plain; charset=utf-8"
@@ -127,7 +126,7 @@ class HttpServer:
         # Connections: since when nothing was asked on them; None while something is being answered.
         self._idle: dict[web.RequestHandler, float | None] = {}
         self._routes: dict[str, Callable[[web.BaseRequest], Answer]] = {
-            _PAGE_PATH: self._answer_metrics,
+            "/metrics": self._answer_metrics,
             "/ledger": self._answer_ledger,
             "/snapshot": self._answer_snapshot,
             "/healthz": self._answer_health,
@@ -224,9 +223,10 @@ class HttpServer:
     async def _handle(self, request: web.BaseRequest, rule: HostRule | None) -> web.StreamResponse:
         protocol = request.protocol
         self._idle[protocol] = None
-        if request.path == _PAGE_PATH:
-            await self._site.wait_for_page()
         answer = self._choose(request, rule)
+        if answer.reading is not None:
+            # Who is refused does not wait.
+            await self._site.wait_for_page()
         known = request.path if request.path in self._routes else _NOT_FOUND
         self._site.requests.note(known, answer.status)
         gzip = (
