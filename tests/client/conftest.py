@@ -10,6 +10,7 @@ import pytest
 
 from aiokpl_metrics_client import MetricsClient
 from tests.client.door import Door
+from tests.client.lane_door import LaneDoor
 from tests.support.child import Nursery
 
 ClientMaker = Callable[..., MetricsClient]
@@ -37,6 +38,14 @@ def door(directory: Path) -> Iterator[Door]:
     door = Door(directory / "metrics.sock")
     yield door
     door.close()
+
+
+@pytest.fixture
+def lanes(directory: Path) -> Iterator[LaneDoor]:
+    """A listening lane socket."""
+    lanes = LaneDoor(directory / "metrics.sock")
+    yield lanes
+    lanes.close()
 
 
 @pytest.fixture

@@ -35,14 +35,6 @@ class Interrupted:
 
 
 @pytest.fixture
-def lanes(directory: Path) -> Iterator[LaneDoor]:
-    """A listening lane socket."""
-    lanes = LaneDoor(directory / "metrics.sock")
-    yield lanes
-    lanes.close()
-
-
-@pytest.fixture
 def outbound(lanes: LaneDoor, directory: Path) -> Iterator[Outbound]:
     """A way out on a lane that is answered, with one event that is drained."""
     table, transport = BufferTable(10), Transport(str(directory / "metrics.sock"))

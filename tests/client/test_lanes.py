@@ -5,7 +5,6 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,6 @@ from tests.client.door import Door
 from tests.client.lane_door import LaneDoor
 from tests.support.child import Nursery
 from tests.support.polling import wait_for
-
-
-@pytest.fixture
-def lanes(directory: Path) -> Iterator[LaneDoor]:
-    """A listening lane socket."""
-    lanes = LaneDoor(directory / "metrics.sock")
-    yield lanes
-    lanes.close()
 
 
 def _wait_for_events(lanes: LaneDoor, count: int) -> None:
